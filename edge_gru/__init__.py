@@ -1,0 +1,1 @@
+"""The device side: bundles, engines, the stream runtime and the command line."""

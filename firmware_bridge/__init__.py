@@ -1,0 +1,1 @@
+"""The wire between a sensor board and its host: bytes in, samples and events out."""

@@ -1,0 +1,1 @@
+"""The build host: import, calibrate, quantize, evaluate and pack trained recurrent networks."""
