@@ -1,9 +1,10 @@
-"""What a sensor board delivers: schema, samples, and blocks of samples read in one go."""
+"""What a sensor board delivers: schema, samples, blocks of samples, and events in order with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -98,3 +99,41 @@ class SampleBlock:
     def __iter__(self) -> Iterator[Sample]:
         for t_s, seq, values in zip(self.t_s.tolist(), self.seq.tolist(), self.values, strict=True):
             yield Sample(t_s, seq, values, self.read_s)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """The port is open and what comes next has this schema; nothing before it counts any more."""
+
+    t_s: float
+    port: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The port hung up, or fell silent; ``reason`` is a sentence for people."""
+
+    t_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochChanged:
+    """The board began a new stream: restarted, or was told to start again."""
+
+    t_s: float
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """``n_missing`` samples were lost between the sample before and the one after."""
+
+    t_s: float
+    n_missing: int
+
+
+Event: TypeAlias = LinkUp | LinkDown | EpochChanged | Gap
+Item: TypeAlias = SampleBlock | Event

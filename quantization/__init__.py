@@ -1,1 +1,5 @@
 """The build host: import, calibrate, quantize, evaluate and pack trained recurrent networks."""
+
+from quantization.pipeline import quantize
+
+__all__ = ["quantize"]

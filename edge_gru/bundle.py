@@ -1,0 +1,219 @@
+"""The artifact: one ``.egb`` file that holds a model in every form a board may need.
+
+A zip archive, stored without compression, with flat names and a manifest that lists size and
+SHA-256 of every part. The same model always gives the same bytes. Reading trusts nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge_gru import manifest as manifests
+from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.select import open_engine
+from edge_gru.errors import BundleError
+from edge_gru.manifest import Manifest, PartInfo
+
+SUFFIX = ".egb"
+MANIFEST = "manifest.json"
+MAX_BYTES = 1 << 30
+MAX_PARTS = 64
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: no clock in the bytes
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_REPACK = "copy or pack it again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A packed model: its manifest and the bytes of its parts."""
+
+    manifest: Manifest
+    parts: Mapping[str, bytes]
+
+    @classmethod
+    def pack(cls, manifest: Manifest, parts: Mapping[str, bytes]) -> Bundle:
+        """Make a bundle of a manifest whose ``parts`` are not filled in yet."""
+        listed = {
+            name: PartInfo(hashlib.sha256(data).hexdigest(), len(data))
+            for name, data in sorted(parts.items())
+        }
+        return cls(msgspec.structs.replace(manifest, parts=listed), dict(parts))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the manifest, which fixes every part."""
+        return self.manifest.model_hash
+
+    @property
+    def source(self) -> EngineSource:
+        """What engines are made from."""
+        return EngineSource(self.manifest, self.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.to_bytes())
+
+    def open(
+        self, engine: str = "auto", *, streams: int = 1, precision: str | None = None
+    ) -> Engine:
+        """Open an engine on this model: ``auto``, or a name from the engine table.
+
+        Raises:
+            EngineUnavailableError: unknown, not installed, or not able to run this model.
+        """
+        return open_engine(engine, self.source, n_streams=streams, precision=precision)
+
+    def to_bytes(self) -> bytes:
+        """Write the archive; the same bundle always gives the same bytes."""
+        text = manifests.encode(self.manifest)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in [(MANIFEST, text), *sorted(self.parts.items())]:
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.external_attr = 0o100644 << 16
+                info.create_system = 3
+                archive.writestr(info, data)
+            archive.comment = hashlib.sha256(text).hexdigest().encode()
+        return buffer.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file whole or not at all; return its path.
+
+        Raises:
+            BundleError: the folder is missing, full or not writable; nothing is left behind.
+        """
+        target = Path(path)
+        try:
+            write_atomically(target, self.to_bytes())
+        except OSError as error:
+            raise BundleError(
+                f"cannot write {target}: {error.strerror or error}; "
+                "choose a folder that exists and has space"
+            ) from error
+        return target
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a power cut, sees the old or the new one, never a part."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle and check every hash.
+
+    Raises:
+        BundleError: missing, truncated, tampered with, hostile, or of another format.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > MAX_BYTES:
+            raise BundleError(
+                f"{file}: expected at most {MAX_BYTES} bytes, got {size}; is it a bundle?"
+            )
+        data = file.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read bundle {file}: {error.strerror or error}; check the path"
+        ) from error
+    try:
+        return parse(data)
+    except BundleError as error:
+        raise BundleError(f"{file}: {error}") from error
+
+
+def parse(data: bytes) -> Bundle:
+    """Read a bundle from its bytes.
+
+    Raises:
+        BundleError: see ``load``.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_members(archive, len(data))
+            comment = archive.comment
+            contents = {info.filename: archive.read(info) for info in archive.infolist()}
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(
+            f"expected a bundle, got {len(data)} bytes that are truncated or no archive ({error}); "
+            f"{_REPACK}"
+        ) from error
+    text = contents.pop(MANIFEST, None)
+    if text is None:
+        raise BundleError(f"expected a bundle with {MANIFEST}, got an archive without; {_REPACK}")
+    if hashlib.sha256(text).hexdigest().encode() != comment:
+        raise BundleError(f"the manifest was changed after packing: its hash differs; {_REPACK}")
+    manifest = manifests.decode(text)
+    _check_parts(manifest, contents)
+    return Bundle(manifest, contents)
+
+
+def _check_members(archive: zipfile.ZipFile, n_bytes: int) -> None:
+    members = archive.infolist()
+    if sum(info.file_size for info in members) > n_bytes:
+        raise BundleError(f"parts claim more than the file's {n_bytes} bytes; do not trust it")
+    names = [info.filename for info in members]
+    if len(members) > MAX_PARTS or len(set(names)) != len(names):
+        raise BundleError(
+            f"expected at most {MAX_PARTS} distinct parts, got {len(names)}; {_REPACK}"
+        )
+    for info in members:
+        if not _NAME.fullmatch(info.filename) or info.orig_filename != info.filename:
+            raise BundleError(
+                f"expected flat part names, got {info.orig_filename!r}; do not trust this file"
+            )
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise BundleError(
+                f"expected stored parts, got a packed {info.filename}; do not trust this file"
+            )
+        if (info.external_attr >> 16) & 0o170000 != 0o100000:
+            raise BundleError(
+                f"expected regular files, got {info.filename}; do not trust this file"
+            )
+
+
+def _check_parts(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    if set(manifest.parts) != set(contents):
+        odd = sorted(set(manifest.parts) ^ set(contents))
+        raise BundleError(f"parts and manifest disagree on {odd}; {_REPACK}")
+    for name, info in manifest.parts.items():
+        data = contents[name]
+        if len(data) != info.n_bytes or hashlib.sha256(data).hexdigest() != info.sha256:
+            raise BundleError(f"part {name} was changed after packing: its hash differs; {_REPACK}")

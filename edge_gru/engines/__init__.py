@@ -1,0 +1,1 @@
+"""Engines: whatever can run a step graph on this machine."""

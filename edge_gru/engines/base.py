@@ -1,0 +1,221 @@
+"""The contract of every engine, and the part that engines with states in host memory share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_gru.errors import EngineUnavailableError, InputShapeError
+from edge_gru.manifest import Manifest
+from edge_gru.state import State
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """The parts of a bundle that an engine is made from."""
+
+    manifest: Manifest
+    parts: Mapping[str, bytes]
+
+    def precision(self, wanted: str | None) -> str:
+        """Resolve a precision; None stands for the bundle's own.
+
+        Raises:
+            EngineUnavailableError: the bundle has no such precision.
+        """
+        name = self.manifest.default_precision if wanted is None else wanted
+        if name not in self.manifest.precisions:
+            raise EngineUnavailableError(
+                f"expected one of the precisions {sorted(self.manifest.precisions)}, got {name!r}"
+            )
+        return name
+
+
+class Engine(ABC):
+    """Runs a model one step at a time and owns the states of its streams.
+
+    Checks what callers hand in; an engine implements the underscored methods below and may trust
+    their arguments. Not thread-safe; separate engines are independent. Arrays that ``step`` and
+    ``step_batch`` return belong to the caller.
+
+    Raises:
+        InputShapeError: fewer than one stream.
+    """
+
+    name: str  # "onnxruntime"
+    precision: str  # "int8", "fp32"
+
+    def __init__(self, manifest: Manifest, n_streams: int) -> None:
+        if n_streams < 1:
+            raise InputShapeError(f"expected at least one stream, got {n_streams}")
+        self.manifest = manifest
+        self.model_hash = manifest.model_hash
+        self.n_in = manifest.n_in
+        self.n_out = manifest.n_out
+        self.n_streams = n_streams
+        self._n_steps = np.zeros(n_streams, np.int64)
+
+    def step(self, x: Float32, out: Float32 | None = None) -> Float32:
+        """Advance stream 0 by one sample: ``(n_in,)`` -> ``(n_out,)``, written to ``out`` if given.
+
+        Raises:
+            InputShapeError: ``x`` is not ``(n_in,)``, or ``out`` not ``(n_out,)``; the state is kept.
+        """
+        x = np.asarray(x, np.float32)
+        if x.shape != (self.n_in,):
+            raise InputShapeError(
+                f"expected a sample of shape ({self.n_in},), got {x.shape}; "
+                "is this the bundle for this sensor?"
+            )
+        if out is None:
+            out = np.empty(self.n_out, np.float32)
+        elif out.shape != (self.n_out,):
+            raise InputShapeError(f"expected out of shape ({self.n_out},), got {out.shape}")
+        self._step(x, out)
+        self._n_steps[0] += 1
+        return out
+
+    def step_batch(self, x: Float32, streams: Int32 | None = None) -> Float32:
+        """Advance many streams by one sample each: ``(k, n_in)``, ``(k,)`` -> ``(k, n_out)``.
+
+        ``streams`` defaults to ``0..k-1``; every stream at most once.
+
+        Raises:
+            InputShapeError: a wrong shape, a stream that does not exist, or one named twice.
+        """
+        x = np.asarray(x, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.n_in:
+            raise InputShapeError(f"expected samples of shape (k, {self.n_in}), got {x.shape}")
+        rows = np.arange(len(x), dtype=np.int32) if streams is None else self._rows(streams)
+        if rows.shape != (len(x),):
+            raise InputShapeError(f"expected streams of shape ({len(x)},), got {rows.shape}")
+        if len(rows) > self.n_streams:
+            raise InputShapeError(
+                f"expected at most {self.n_streams} samples, one a stream, got {len(rows)}"
+            )
+        y = self._step_batch(x, rows)
+        self._n_steps[rows] += 1
+        return y
+
+    def reset(self, stream: int | None = None) -> None:
+        """Clear the state of one stream, or of all.
+
+        Raises:
+            InputShapeError: no such stream.
+        """
+        rows = slice(None) if stream is None else slice(self._row(stream), stream + 1)
+        self._clear(rows)
+        self._n_steps[rows] = 0
+
+    def save_state(self, stream: int = 0) -> State:
+        """Copy the state of a stream.
+
+        Raises:
+            InputShapeError: no such stream.
+        """
+        row = self._row(stream)
+        return State(self.model_hash, int(self._n_steps[row]), self._read(row))
+
+    def load_state(self, stream: int, state: State) -> None:
+        """Continue a stream from a saved state.
+
+        Raises:
+            InputShapeError: no such stream.
+            StateMismatchError: the state is of another model; the stream is kept as it is.
+        """
+        row = self._row(stream)
+        state.check(self.model_hash, self.manifest.states)
+        self._write(row, state.values)
+        self._n_steps[row] = state.n_steps
+
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to free
+        """Free what the engine holds; it cannot be used afterwards."""
+
+    def __enter__(self) -> Engine:  # noqa: PYI034 - Self needs Python 3.11
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _step(self, x: Float32, out: Float32) -> None:
+        """Advance stream 0: ``(n_in,)`` into ``(n_out,)``."""
+
+    @abstractmethod
+    def _step_batch(self, x: Float32, rows: Int32) -> Float32:
+        """Advance distinct streams: ``(k, n_in)``, ``(k,)`` -> ``(k, n_out)``."""
+
+    @abstractmethod
+    def _clear(self, rows: slice) -> None:
+        """Set the states of some streams to zero."""
+
+    @abstractmethod
+    def _read(self, row: int) -> dict[str, Float32]:
+        """Copy the states of one stream, by name."""
+
+    @abstractmethod
+    def _write(self, row: int, values: Mapping[str, Float32]) -> None:
+        """Set the states of one stream."""
+
+    def _rows(self, streams: Int32) -> Int32:
+        rows = np.asarray(streams, np.int32)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_streams:
+            raise InputShapeError(
+                f"expected streams from 0 to {self.n_streams - 1}, got {rows.min()} to {rows.max()}"
+            )
+        if len(np.unique(rows)) != rows.size:
+            raise InputShapeError("expected every stream at most once in a step, got one twice")
+        return rows
+
+    def _row(self, stream: int) -> int:
+        if not 0 <= stream < self.n_streams:
+            raise InputShapeError(f"expected a stream from 0 to {self.n_streams - 1}, got {stream}")
+        return stream
+
+
+class HostStateEngine(Engine):
+    """An engine whose states lie in host memory, one contiguous float32 row a stream."""
+
+    def __init__(self, manifest: Manifest, n_streams: int) -> None:
+        super().__init__(manifest, n_streams)
+        self._slices: dict[str, slice] = {}
+        offset = 0
+        for state in manifest.states:
+            self._slices[state.name] = slice(offset, offset + state.size)
+            offset += state.size
+        self._states = np.zeros((n_streams, offset), np.float32)
+
+    @abstractmethod
+    def _advance(self, x: Float32, states: Float32) -> tuple[Float32, Float32]:
+        """Run one step of k rows: ``(k, n_in)``, ``(k, n_state)`` -> ``(k, n_out)``, new states."""
+
+    def _step(self, x: Float32, out: Float32) -> None:
+        y, self._states[:1] = self._advance(x[None], self._states[:1])
+        out[...] = y[0]
+
+    def _step_batch(self, x: Float32, rows: Int32) -> Float32:
+        y, self._states[rows] = self._advance(x, self._states[rows])
+        return y
+
+    def _clear(self, rows: slice) -> None:
+        self._states[rows] = 0
+
+    def _read(self, row: int) -> dict[str, Float32]:
+        return {name: self._states[row, part].copy() for name, part in self._slices.items()}
+
+    def _write(self, row: int, values: Mapping[str, Float32]) -> None:
+        for name, part in self._slices.items():
+            self._states[row, part] = values[name]

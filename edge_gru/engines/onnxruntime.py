@@ -1,0 +1,125 @@
+"""The portable engine: the step graph in ONNX Runtime on the CPU, by default with one thread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import onnxruntime
+
+from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
+from edge_gru.errors import EngineUnavailableError
+from edge_gru.manifest import Manifest
+
+_N_ROUNDS = 9
+_N_STEPS_A_ROUND = 20
+# INT8 is what the model was quantized for: float must be clearly faster to replace it.
+_FLOAT_MUST_WIN_BY = 1.1
+
+
+class OnnxRuntimeEngine(HostStateEngine):
+    """Runs the ``cpu`` graph of one precision with bound buffers.
+
+    With ``precision=None`` it measures the bundle's own precision against fp32 here and keeps the
+    faster: on small models the integer form often loses to float on a CPU.
+
+    Raises:
+        EngineUnavailableError: the bundle lacks the precision, or onnxruntime refuses the graph.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, source: EngineSource, *, n_streams: int, precision: str | None, n_threads: int = 1
+    ) -> None:
+        super().__init__(source.manifest, n_streams)
+        if precision is not None:
+            self.precision = source.precision(precision)
+            step = _BoundStep(source, self.precision, n_threads)
+        else:
+            candidates = dict.fromkeys([source.manifest.default_precision, "fp32"])
+            steps = {name: _BoundStep(source, name, n_threads) for name in candidates}
+            self.precision = _fastest(steps)
+            step = steps[self.precision]
+        self._bound = step
+
+    def _step(self, x: Float32, out: Float32) -> None:
+        bound = self._bound
+        bound.x[0] = x
+        bound.state[...] = self._states[:1]
+        bound.run()
+        self._states[:1] = bound.new_state
+        out[...] = bound.y[0]
+
+    def _advance(self, x: Float32, states: Float32) -> tuple[Float32, Float32]:
+        feed = {"x": x}
+        feed |= {name: np.ascontiguousarray(states[:, part]) for name, part in self._slices.items()}
+        y, *new = self._bound.session.run(self._bound.output_names, feed)
+        return y, np.concatenate(new, axis=1)
+
+
+class _BoundStep:
+    """A session with fixed buffers for one row: write ``x`` and ``state``, run, read the others."""
+
+    def __init__(self, source: EngineSource, precision: str, n_threads: int) -> None:
+        manifest = source.manifest
+        graph = manifest.precisions[precision].graphs.get("cpu")
+        if graph is None:
+            raise EngineUnavailableError(f"the bundle has no CPU graph of precision {precision!r}")
+        self.session = _session(source.parts[graph], n_threads)
+        self.output_names = ["y", *(f"{state.name}_out" for state in manifest.states)]
+        n_state = sum(manifest.state_sizes.values())
+        self.x = np.zeros((1, manifest.n_in), np.float32)
+        self.y = np.zeros((1, manifest.n_out), np.float32)
+        self.state = np.zeros((1, n_state), np.float32)
+        self.new_state = np.zeros((1, n_state), np.float32)
+        self._binding = self.session.io_binding()
+        self._bind(manifest)
+
+    def _bind(self, manifest: Manifest) -> None:
+        def bind_input(name: str, array: Float32) -> None:
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+        def bind_output(name: str, array: Float32) -> None:
+            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+        bind_input("x", self.x)
+        bind_output("y", self.y)
+        offset = 0
+        for name, size in manifest.state_sizes.items():
+            part = slice(offset, offset + size)
+            bind_input(name, self.state[:, part])
+            bind_output(f"{name}_out", self.new_state[:, part])
+            offset += size
+
+    def run(self) -> None:
+        self.session.run_with_iobinding(self._binding)
+
+
+def _session(graph: bytes, n_threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Where the CPU lacks VNNI, onnxruntime's fast kernel saturates its 16-bit sums: wrong results.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineUnavailableError(f"onnxruntime cannot load the step graph: {error}") from error
+
+
+def _fastest(steps: dict[str, _BoundStep]) -> str:
+    """Time in interleaved rounds; the first name wins unless another is clearly faster."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(_N_ROUNDS):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            for _ in range(_N_STEPS_A_ROUND):
+                step.run()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    first = next(iter(medians))
+    best = min(medians, key=medians.__getitem__)
+    return best if medians[best] * _FLOAT_MUST_WIN_BY < medians[first] else first

@@ -1,0 +1,161 @@
+"""Which engines there are, which of them work here, and which is the fastest that is right."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.numpy
+
+from edge_gru.engines.base import Engine, EngineSource, Float32
+from edge_gru.engines.golden import GoldenResult, replay
+from edge_gru.errors import EngineUnavailableError, GoldenMismatchError
+
+_log = logging.getLogger(__name__)
+
+_N_ROUNDS = 9
+_N_STEPS_A_ROUND = 40
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """Where an engine lives, and how to get it."""
+
+    module: str
+    cls: str
+    install: str
+    serves: bool  # False: a definition to compare with, chosen by "auto" only if nothing else works
+
+
+ENGINES = {
+    "reference": EngineRow("edge_gru.engines.reference", "ReferenceEngine", "", serves=False),
+    "onnxruntime": EngineRow(
+        "edge_gru.engines.onnxruntime",
+        "OnnxRuntimeEngine",
+        "pip install 'edge-gru[onnxruntime]'",
+        serves=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the engine table: times in microseconds a step, or why the engine is out."""
+
+    engine: str
+    precision: str
+    p50_us: float | None
+    p99_us: float | None
+    golden: GoldenResult | None
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the engine is there and reproduces the golden vectors."""
+        return self.golden is not None and self.golden.passed
+
+
+def open_engine(
+    name: str, source: EngineSource, *, n_streams: int = 1, precision: str | None = None
+) -> Engine:
+    """Open an engine by name; ``auto`` takes the fastest that reproduces the golden vectors.
+
+    Raises:
+        EngineUnavailableError: unknown, not installed, or not able to run this bundle.
+    """
+    if name == "auto":
+        name = fastest(measure(source, precision=precision)).engine
+    row = ENGINES.get(name)
+    if row is None:
+        raise EngineUnavailableError(
+            f"expected an engine of auto, {', '.join(ENGINES)}, got {name!r}"
+        )
+    try:
+        module = importlib.import_module(row.module)
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"engine {name!r} is not installed here ({error}); {row.install}"
+        ) from error
+    engine: Engine = getattr(module, row.cls)(source, n_streams=n_streams, precision=precision)
+    return engine
+
+
+def open_proven(
+    name: str, source: EngineSource, *, n_streams: int = 1, precision: str | None = None
+) -> tuple[Engine, GoldenResult]:
+    """Open an engine and let it serve only if it reproduces the golden vectors.
+
+    Raises:
+        GoldenMismatchError: it does not.
+        EngineUnavailableError: it cannot be opened.
+    """
+    engine = open_engine(name, source, n_streams=n_streams, precision=precision)
+    result = replay(engine, source.parts["golden.safetensors"])
+    if not result.passed:
+        engine.close()
+        raise GoldenMismatchError(
+            f"engine {engine.name} ({engine.precision}) does not reproduce the golden vectors: "
+            f"expected a step error of at most {result.step_tolerance:g} and at least "
+            f"{result.stream_floor_db:g} dB, got {result.step_error:.3g} and "
+            f"{result.stream_sqnr_db:.1f} dB; use another engine"
+        )
+    return engine, result
+
+
+def measure(source: EngineSource, *, precision: str | None = None) -> list[Measurement]:
+    """Verify and time every engine on this machine, in interleaved rounds on golden inputs."""
+    opened: dict[str, tuple[Engine, GoldenResult]] = {}
+    rows: list[Measurement] = []
+    for name in ENGINES:
+        found = _open_or_explain(name, source, precision)
+        if isinstance(found, Measurement):
+            rows.append(found)
+        else:
+            opened[name] = found
+    samples = safetensors.numpy.load(source.parts["golden.safetensors"])["stream.x"]
+    times = _times_us({name: engine for name, (engine, _) in opened.items()}, samples)
+    for name, (engine, result) in opened.items():
+        p50_us, p99_us = np.percentile(times[name], [50, 99]).tolist()
+        rows.append(Measurement(name, engine.precision, p50_us, p99_us, result))
+        engine.close()
+    return rows
+
+
+def _open_or_explain(
+    name: str, source: EngineSource, precision: str | None
+) -> tuple[Engine, GoldenResult] | Measurement:
+    try:
+        return open_proven(name, source, precision=precision)
+    except (EngineUnavailableError, GoldenMismatchError) as error:
+        return Measurement(name, precision or "", None, None, None, str(error))
+
+
+def _times_us(engines: Mapping[str, Engine], samples: Float32) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for first in range(0, _N_ROUNDS * _N_STEPS_A_ROUND, _N_STEPS_A_ROUND):
+        for name, engine in engines.items():
+            for k in range(first, first + _N_STEPS_A_ROUND):
+                x = samples[k % len(samples)]
+                start = time.perf_counter()
+                engine.step(x)
+                times[name].append((time.perf_counter() - start) * 1e6)
+    return times
+
+
+def fastest(rows: list[Measurement]) -> Measurement:
+    """Choose the usable engine with the smallest median step; a definition only if alone.
+
+    Raises:
+        EngineUnavailableError: none is usable; says why for each.
+    """
+    usable = [row for row in rows if row.usable]
+    if not usable:
+        reasons = "; ".join(f"{row.engine}: {row.reason}" for row in rows)
+        raise EngineUnavailableError(f"no engine can run this bundle here: {reasons}")
+    best = min(usable, key=lambda row: (not ENGINES[row.engine].serves, row.p50_us or 0.0))
+    _log.info("engine %s (%s): p50 %.1f us a step", best.engine, best.precision, best.p50_us)
+    return best

@@ -1,0 +1,37 @@
+"""Every error that edge_gru raises, each one also a builtin."""
+
+
+class EdgeGruError(Exception):
+    """Root of the errors of edge_gru and quantization."""
+
+
+class BundleError(EdgeGruError, ValueError):
+    """A bundle cannot be read or written: truncated, tampered with, hostile, of another format."""
+
+
+class EngineUnavailableError(EdgeGruError, RuntimeError):
+    """An engine is unknown, not installed here, or cannot run this bundle."""
+
+
+class GoldenMismatchError(EdgeGruError, RuntimeError):
+    """An engine does not reproduce the golden vectors of the bundle, so it may not serve."""
+
+
+class InputShapeError(EdgeGruError, ValueError):
+    """An array has the wrong shape, or names a stream that the engine does not have."""
+
+
+class StateMismatchError(EdgeGruError, ValueError):
+    """A state belongs to another model."""
+
+
+class ConfigError(EdgeGruError, ValueError):
+    """A setting is unknown, missing or out of its range."""
+
+
+class ModelError(EdgeGruError, ValueError):
+    """A trained model cannot become a step graph, or the step graph is not equal to it."""
+
+
+class DataError(EdgeGruError, ValueError):
+    """Calibration or test data do not fit: wrong channels, not finite, too short, unreadable."""

@@ -1,0 +1,188 @@
+"""What a bundle says of itself: a strict, versioned description without any code in it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from edge_gru.errors import BundleError
+from firmware_bridge.sample import Schema
+
+FORMAT = 1
+
+
+class PartInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and hash of one file of the bundle."""
+
+    sha256: str
+    n_bytes: int
+
+
+class StateInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One state tensor: its graph input; the graph output has ``_out`` added.
+
+    ``bound`` is the largest magnitude that the cell can reach: 1 for a GRU, whose state is a blend
+    of tanh values. The INT8 grid of the recurrent operand rests on it.
+    """
+
+    name: str
+    size: int
+    bound: float
+
+
+class StepNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One operation on ``(k, n)`` arrays; ``op`` is an ONNX operator name, or ``GRU`` for a cell.
+
+    Inputs are earlier outputs, ``x``, a state, or a tensor of ``weights.safetensors``; the empty
+    name stands for an input left out. A ``GRU`` has inputs x, h and attribute ``cell``, the prefix
+    of its tensors: ``w_ih`` (3H, n), ``w_hh`` (3H, H), ``b_ih``, ``b_hh`` (3H,), gates in PyTorch's
+    order r, z, n, and where it is quantized ``w_hh_q`` int8 (3H, H) with ``w_hh_scale`` (3H,).
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, int | float | str | list[int | float]] = {}
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The step as a list of operations, for engines that do not read ONNX."""
+
+    nodes: tuple[StepNode, ...]
+    output: str
+    opset: int
+
+
+class PrecisionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One numeric form of the model: its graphs by use, and what golden vectors may differ by.
+
+    ``graphs`` maps ``step`` (Q/DQ or float, what TensorRT reads), ``active`` (the same with a mask
+    of the streams to advance) and ``cpu`` (what onnxruntime runs fast) to parts of the bundle.
+    """
+
+    graphs: dict[str, str]
+    step_tolerance: float
+    stream_sqnr_db: float
+
+
+class Alert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A default threshold on one output: called when above ``enter`` for ``for_s`` seconds."""
+
+    name: str
+    on: str
+    enter: float
+    exit: float
+    for_s: float = 0.0
+
+
+class InputRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Smallest and largest value of each channel in calibration, physical units."""
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+
+class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``(x - mean) / scale`` per channel: graphs begin with it, so engines take physical units."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the model was quantized."""
+
+    name: str
+    rounding: str = "nearest"
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a device must know of a model, except its numbers."""
+
+    name: str
+    producer: dict[str, str]
+    schema: Schema
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...]  # of the classes that the outputs score; empty: no classifier
+    normalisation: Normalisation | None  # None: the model takes physical units as it is
+    states: tuple[StateInfo, ...]
+    recipe: Recipe
+    n_warmup: int | None  # None: streams from different states never agreed in the data given
+    precisions: dict[str, PrecisionInfo]
+    default_precision: str
+    program: Program
+    input_range: InputRange
+    alerts: tuple[Alert, ...]
+    calibration_sha256: str  # of the sequences, in order
+    parts: dict[str, PartInfo]
+    format: int = FORMAT
+
+    @property
+    def n_in(self) -> int:
+        """Number of input channels."""
+        return self.schema.n_channels
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs."""
+        return len(self.outputs)
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """State name -> number of values."""
+        return {state.name: state.size for state in self.states}
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of this manifest, and so, through ``parts``, of the whole bundle."""
+        return hashlib.sha256(encode(self)).hexdigest()
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Write a manifest as canonical JSON: the same content always gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+
+
+def decode(text: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: not JSON, another format version, a missing, unknown or ill-typed field.
+    """
+    try:
+        version: Any = msgspec.json.decode(text, type=dict[str, Any]).get("format")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(
+            f"expected a manifest in JSON, got {error}; copy the bundle again"
+        ) from error
+    if version != FORMAT:
+        raise BundleError(
+            f"expected bundle format {FORMAT}, got {version!r}; "
+            "pack the model with this version of edge-gru, or install the one that packed it"
+        )
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BundleError(f"the manifest is not valid: {error}; pack the model again") from error
+    _check(manifest)
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    missing = [
+        part
+        for precision in manifest.precisions.values()
+        for part in precision.graphs.values()
+        if part not in manifest.parts
+    ]
+    if missing:
+        raise BundleError(
+            f"the manifest names graphs that it does not list: {missing}; pack it again"
+        )
+    if manifest.default_precision not in manifest.precisions:
+        raise BundleError(
+            f"the manifest's default precision {manifest.default_precision!r} is none of "
+            f"{sorted(manifest.precisions)}; pack it again"
+        )

@@ -1,0 +1,130 @@
+"""One stream of predictions: when the state is carried, held or cleared, and what it is worth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_gru.engines.base import Engine
+from edge_gru.errors import ConfigError, InputShapeError
+from firmware_bridge.sample import Float32, Sample
+
+
+@dataclass(frozen=True)
+class GapPolicy:
+    """When two samples still belong to one sequence.
+
+    Up to ``max_missing`` lost samples, and up to ``max_gap_s`` seconds between two samples, the
+    state is held: it waits, as if the missing samples had not been. Beyond, it is cleared.
+
+    Raises:
+        ConfigError: a negative count, or a time that is not positive.
+    """
+
+    max_missing: int = 3
+    max_gap_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_missing < 0:
+            raise ConfigError(f"expected max_missing of 0 or more, got {self.max_missing}")
+        if not self.max_gap_s > 0:  # also refuses NaN
+            raise ConfigError(f"expected a positive max_gap_s, got {self.max_gap_s}")
+
+    @classmethod
+    def for_rate(cls, rate_hz: float | None) -> GapPolicy:
+        """Allow ten sample periods between samples, one second where the rate is unknown."""
+        return cls(max_gap_s=10 / rate_hz if rate_hz else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one sample, and how many steps stand behind it."""
+
+    sample: Sample
+    values: Float32
+    n_steps: int
+    is_warming_up: bool
+
+
+@dataclass
+class PredictorStatistics:
+    """What happened to the state, and to samples that were no numbers."""
+
+    n_predictions: int = 0
+    rejected_samples: int = 0
+    held_gaps: int = 0
+    resets_gap: int = 0
+    resets_epoch: int = 0
+    resets_time: int = 0
+
+
+class Predictor:
+    """Runs stream 0 of an engine over the samples of one sensor.
+
+    A recurrent state is a claim about the past, so it is cleared where the past is unknown: after
+    a long gap, after a restart of the board, when time runs backwards. A sample that is not finite
+    never reaches the state; it counts as one missing sample.
+    """
+
+    def __init__(self, engine: Engine, *, gap_policy: GapPolicy, n_warmup: int | None) -> None:
+        self._engine = engine
+        self._policy = gap_policy
+        self._n_warmup = math.inf if n_warmup is None else n_warmup
+        self.statistics = PredictorStatistics()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._engine.reset(0)
+        self._n_steps = 0
+        self._n_missing = 0
+        self._last_t_s: float | None = None
+
+    def note_missing(self, n_missing: int) -> None:
+        """Tell that ``n_missing`` samples were lost before the next one."""
+        self._n_missing += n_missing
+
+    def note_new_stream(self) -> None:
+        """Tell that what follows has nothing to do with what came before: a restarted board."""
+        if self._n_steps:
+            self.statistics.resets_epoch += 1
+        self._clear()
+
+    def push(self, sample: Sample) -> Prediction | None:
+        """Predict from ``sample`` and all samples since the state was last cleared.
+
+        Returns None for a sample that is not finite.
+
+        Raises:
+            InputShapeError: ``sample.values`` is not of shape ``(n_in,)``; the state is kept.
+        """
+        if sample.values.shape != (self._engine.n_in,):
+            raise InputShapeError(
+                f"expected {self._engine.n_in} channels, got shape {sample.values.shape}; "
+                "is this the bundle for this sensor?"
+            )
+        if not np.isfinite(sample.values).all():
+            self.statistics.rejected_samples += 1
+            self._n_missing += 1
+            return None
+        self._apply_policy(sample)
+        values = self._engine.step(sample.values)
+        self._n_steps += 1
+        self._n_missing = 0
+        self._last_t_s = sample.t_s
+        self.statistics.n_predictions += 1
+        return Prediction(sample, values, self._n_steps, self._n_steps <= self._n_warmup)
+
+    def _apply_policy(self, sample: Sample) -> None:
+        if self._last_t_s is None:
+            return
+        elapsed_s = sample.t_s - self._last_t_s
+        if elapsed_s <= 0:
+            self.statistics.resets_time += 1
+        elif self._n_missing > self._policy.max_missing or elapsed_s > self._policy.max_gap_s:
+            self.statistics.resets_gap += 1
+        else:
+            self.statistics.held_gaps += self._n_missing > 0
+            return
+        self._clear()

@@ -1,0 +1,102 @@
+"""The user's sequences: read, checked, and described."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_gru.errors import DataError
+from edge_gru.manifest import InputRange
+from firmware_bridge.sample import Schema
+
+Float32 = npt.NDArray[np.float32]
+
+MIN_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sequences ``(n_steps, n_in)`` float32 in physical units, each from a fresh start."""
+
+    sequences: tuple[Float32, ...]
+
+    @property
+    def n_channels(self) -> int:
+        """Number of input channels."""
+        return int(self.sequences[0].shape[1])
+
+    @property
+    def n_steps(self) -> int:
+        """Number of samples in all sequences."""
+        return sum(len(sequence) for sequence in self.sequences)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of shapes and values, in order."""
+        digest = hashlib.sha256()
+        for sequence in self.sequences:
+            digest.update(repr(sequence.shape).encode())
+            digest.update(np.ascontiguousarray(sequence, "<f4").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def input_range(self) -> InputRange:
+        """Smallest and largest value of each channel."""
+        low = np.min([s.min(axis=0) for s in self.sequences], axis=0)
+        high = np.max([s.max(axis=0) for s in self.sequences], axis=0)
+        return InputRange(tuple(map(float, low)), tuple(map(float, high)))
+
+    def joined(self, n_steps: int) -> Float32:
+        """One stream of ``n_steps`` samples: the sequences in order, again from the first."""
+        whole = np.concatenate(self.sequences)
+        return np.resize(whole, (n_steps, self.n_channels))
+
+
+def check_sequences(sequences: Iterable[npt.ArrayLike], schema: Schema | None) -> Calibration:
+    """Check and convert sequences of ``(n_steps, n_in)`` values.
+
+    Raises:
+        DataError: none, not two-dimensional, other channel counts, too short, NaN or infinite.
+    """
+    checked = [_check_one(k, sequence) for k, sequence in enumerate(sequences)]
+    if not checked:
+        raise DataError("expected at least one calibration sequence, got none")
+    widths = sorted({sequence.shape[1] for sequence in checked})
+    if len(widths) > 1:
+        raise DataError(f"expected the same channels in all sequences, got {widths} of them")
+    if schema is not None and widths[0] != schema.n_channels:
+        raise DataError(
+            f"expected sequences of {schema.n_channels} channels ({', '.join(schema.names)}), "
+            f"got {widths[0]}"
+        )
+    names = (schema or Schema.unnamed(widths[0])).names
+    for k, sequence in enumerate(checked):
+        _check_finite(k, sequence, names)
+    return Calibration(tuple(checked))
+
+
+def _check_one(k: int, sequence: npt.ArrayLike) -> Float32:
+    try:
+        array = np.asarray(sequence, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"calibration sequence {k} holds values that are no numbers") from error
+    if array.ndim != 2 or len(array) < MIN_STEPS:
+        raise DataError(
+            f"expected calibration sequences of shape (n_steps, n_in) with at least {MIN_STEPS} "
+            f"steps, got {array.shape} in sequence {k}"
+        )
+    return array
+
+
+def _check_finite(k: int, sequence: Float32, names: Sequence[str]) -> None:
+    wrong = np.argwhere(~np.isfinite(sequence))
+    if len(wrong):
+        step, channel = wrong[0]
+        raise DataError(
+            f"expected finite calibration values, got {sequence[step, channel]} in sequence {k}, "
+            f"step {step}, channel {names[channel]} ({len(wrong)} such values); drop these steps"
+        )

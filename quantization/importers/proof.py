@@ -1,0 +1,118 @@
+"""The proof: the trained model on whole sequences against the step graph, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_gru.errors import ModelError
+from quantization.progress import Progress, silent
+
+Float32 = npt.NDArray[np.float32]
+
+TOLERANCE = 1e-5
+_N_PREFIXES = 6
+
+
+class Original(Protocol):
+    """A trained model as its framework runs it."""
+
+    @property
+    def window_steps(self) -> int | None:
+        """The one length of sequence that the model takes; None: any."""
+
+    def run(self, sequence: Float32) -> Float32:
+        """Run a whole sequence: ``(T, n_in)`` -> ``(T, n_out)``, or ``(n_out,)`` of the last step.
+
+        Raises:
+            ModelError: the model does not take a sequence of this length.
+        """
+
+
+class Proof:
+    """How far the step graph was from the model, and on how much data."""
+
+    def __init__(self) -> None:
+        self.n_sequences = 0
+        self.n_steps = 0
+        self.largest_difference = 0.0
+        self.largest_output = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the figures for a report."""
+        return {
+            "n_sequences": self.n_sequences,
+            "n_steps": self.n_steps,
+            "largest_difference": self.largest_difference,
+            "largest_output": self.largest_output,
+        }
+
+
+def prove(
+    original: Original,
+    stream: Callable[[Float32], Float32],
+    sequences: Sequence[Float32],
+    suspects: Sequence[str],
+    progress: Progress = silent,
+) -> Proof:
+    """Compare a model with its step graph on whole sequences, each from a zero state.
+
+    ``stream`` runs the step graph: ``(T, n_in)`` -> ``(T, n_out)``. A model that yields the last
+    step alone is compared at several lengths.
+
+    Raises:
+        ModelError: they differ by more than 1e-5 of ``max(1, max|y|)``; says where, and why if a
+            node of the graph is known to look over time.
+    """
+    proof = Proof()
+    for k, whole in enumerate(sequences):
+        sequence = whole[: original.window_steps]
+        _compare(proof, original, stream(sequence), sequence, suspects)
+        proof.n_sequences += 1
+        proof.n_steps += len(sequence)
+        progress("prove", k + 1, len(sequences))
+    return proof
+
+
+def _compare(
+    proof: Proof, original: Original, got: Float32, sequence: Float32, suspects: Sequence[str]
+) -> None:
+    expected = original.run(sequence)
+    if expected.ndim == 2:
+        _judge(proof, expected, got, 1, suspects)
+        return
+    n_steps = len(sequence)
+    lengths = [n_steps]
+    if original.window_steps is None:
+        lengths = sorted(set(np.linspace(1, n_steps, _N_PREFIXES, dtype=int).tolist()))
+    for length in lengths:
+        row = expected if length == n_steps else original.run(sequence[:length])
+        _judge(proof, row[None], got[length - 1 : length], length, suspects)
+
+
+def _judge(
+    proof: Proof, expected: Float32, got: Float32, first_step: int, suspects: Sequence[str]
+) -> None:
+    if expected.shape != got.shape:
+        raise ModelError(
+            f"expected outputs of shape {got.shape} from the model, got {expected.shape}; "
+            "expected one output per step, or one for the last step"
+        )
+    difference = np.abs(expected.astype(np.float64) - got).max(axis=1)
+    largest = float(np.abs(expected).max())
+    wrong = ~(difference <= TOLERANCE * max(1.0, largest))  # also finds NaN
+    if wrong.any():
+        k = int(wrong.argmax())
+        reason = "; ".join(suspects) or (
+            "it looks at more than the present sample and the state of its GRUs (pooling over "
+            "time, a window, the first step)"
+        )
+        raise ModelError(
+            f"the model is no stream: run step by step it differs by {difference[k]:.3g} from "
+            f"the whole sequence at step {first_step + k}; {reason}"
+        )
+    proof.largest_difference = max(proof.largest_difference, float(difference.max()))
+    proof.largest_output = max(proof.largest_output, largest)

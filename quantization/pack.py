@@ -1,0 +1,223 @@
+"""A step model to a bundle: graphs of every form, weights, golden vectors, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from edge_gru.bundle import Bundle
+from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.golden import sqnr_db
+from edge_gru.engines.select import open_engine
+from edge_gru.errors import EngineUnavailableError
+from edge_gru.manifest import (
+    Alert,
+    Manifest,
+    PrecisionInfo,
+)
+from edge_gru.state import State
+from edge_gru.version import __version__
+from firmware_bridge.sample import Schema
+from quantization import step_graph
+from quantization.calibrate import Calibration
+from quantization.evaluate import run_stream
+from quantization.recipe import find_recipe, precision_of
+from quantization.rounding import round_rows
+from quantization.step_model import StepModel
+
+Float32 = npt.NDArray[np.float32]
+Tensors = dict[str, npt.NDArray[Any]]
+
+WEIGHTS = "weights.safetensors"
+GOLDEN = "golden.safetensors"
+REPORT = "report.json"
+_FORMS: dict[str, dict[str, bool]] = {
+    "step": {},
+    "active": {"active": True},
+    "cpu": {"cpu": True},
+}
+_N_GOLDEN_STEPS = 32
+_N_GOLDEN_STREAM = 128
+
+# One step from a given state is tight: a wrong gate order, reset convention or rounding is far
+# outside. A free-running stream may part by rounding flips, which cost about as much as the
+# quantization itself, but a lost or mixed state leaves nothing of the signal.
+_PRECISIONS = {
+    "fp32": PrecisionInfo({}, step_tolerance=1e-5, stream_sqnr_db=70.0),
+    "fp16": PrecisionInfo({}, step_tolerance=5e-3, stream_sqnr_db=30.0),
+    "int8": PrecisionInfo({}, step_tolerance=1e-5, stream_sqnr_db=30.0),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the user says of a model, beside its numbers."""
+
+    name: str
+    schema: Schema
+    recipe: str = "rec"
+    outputs: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A manifest and parts that engines can be made from, before anything was measured."""
+
+    manifest: Manifest
+    parts: Mapping[str, bytes]
+
+    @property
+    def source(self) -> EngineSource:
+        """What engines are made from."""
+        return EngineSource(self.manifest, self.parts)
+
+    def open(self, engine: str, precision: str, n_streams: int = 1) -> Engine:
+        """Open an engine on the draft."""
+        return open_engine(engine, self.source, n_streams=n_streams, precision=precision)
+
+    def open_definition(self, precision: str) -> Engine:
+        """Open the engine that golden vectors come from: the reference if it has the operators."""
+        try:
+            return self.open("reference", precision)
+        except EngineUnavailableError:
+            return self.open("onnxruntime", precision)
+
+
+def draft(model: StepModel, description: Description, calibration: Calibration) -> Draft:
+    """Quantize the weights and write every graph."""
+    recipe = find_recipe(description.recipe)
+    weights = quantize_weights(model)
+    parts = {WEIGHTS: safetensors.numpy.save(dict(sorted(weights.items())))}
+    precisions = {}
+    for precision in dict.fromkeys(["fp32", "fp16", precision_of(recipe)]):
+        graphs = _graphs(model, weights, precision)
+        parts |= dict(graphs.values())
+        names = {use: name for use, (name, _) in graphs.items()}
+        precisions[precision] = msgspec.structs.replace(_PRECISIONS[precision], graphs=names)
+    manifest = Manifest(
+        name=description.name,
+        producer={"edge-gru": __version__},
+        schema=description.schema,
+        outputs=description.outputs or tuple(f"y{k}" for k in range(model.n_out)),
+        labels=description.labels,
+        normalisation=model.normalisation,
+        states=model.states,
+        recipe=recipe,
+        n_warmup=None,
+        precisions=precisions,
+        default_precision=precision_of(recipe),
+        program=model.program,
+        input_range=calibration.input_range,
+        alerts=description.alerts,
+        calibration_sha256=calibration.sha256,
+        parts={},
+    )
+    return Draft(manifest, parts)
+
+
+def quantize_weights(model: StepModel) -> Tensors:
+    """Add the INT8 rows of each recurrent matrix to the weights of a model."""
+    weights: Tensors = dict(model.weights)
+    for cell in model.cells:
+        rows = round_rows(weights[f"{cell}.w_hh"])
+        weights[f"{cell}.w_hh_q"], weights[f"{cell}.w_hh_scale"] = rows.q, rows.scale
+    return weights
+
+
+def _graphs(
+    model: StepModel, weights: Mapping[str, npt.NDArray[Any]], precision: str
+) -> dict[str, tuple[str, bytes]]:
+    """Write the forms of one precision: use -> (name of the part, bytes)."""
+    forms: dict[str, dict[str, bool]] = {
+        "step": {},
+        "active": {"active": True},
+        "cpu": {"cpu": True},
+    }
+    graphs = {}
+    for use, options in forms.items():
+        name = f"{precision}.onnx" if use == "step" else f"{precision}_{use}.onnx"
+        proto = step_graph.build(model, weights, precision, **options)
+        graphs[use] = (name, proto.SerializeToString(deterministic=True))
+    return graphs
+
+
+def golden_vectors(made: Draft, calibration: Calibration) -> bytes:
+    """Write what each precision answers on real inputs: single steps, a free-running stream."""
+    stream = calibration.joined(_N_GOLDEN_STREAM)
+    positions = np.linspace(0, len(stream) - 1, _N_GOLDEN_STEPS, dtype=int)
+    with made.open_definition("fp32") as engine:
+        states = _states_along(engine, stream, positions)
+    tensors: Tensors = {"stream.x": stream, "step.x": stream[positions]}
+    for info in made.manifest.states:
+        tensors[f"step.{info.name}"] = np.stack([state[info.name] for state in states])
+    for precision in made.manifest.precisions:
+        with made.open_definition(precision) as engine:
+            tensors[f"stream.{precision}.y"] = run_stream(engine, stream)
+            tensors |= _single_steps(engine, stream[positions], states)
+    return safetensors.numpy.save(dict(sorted(tensors.items())))
+
+
+def _states_along(
+    engine: Engine, stream: Float32, positions: npt.NDArray[np.int_]
+) -> list[Mapping[str, Float32]]:
+    """The states before the samples at ``positions``."""
+    engine.reset(0)
+    states = []
+    for k, x in enumerate(stream):
+        if k in positions:
+            states.append(engine.save_state(0).values)
+        engine.step(x)
+    return states
+
+
+def _single_steps(engine: Engine, x: Float32, states: Sequence[Mapping[str, Float32]]) -> Tensors:
+    outputs, after = [], []
+    for row, values in zip(x, states, strict=True):
+        engine.load_state(0, State(engine.model_hash, 0, values))
+        outputs.append(engine.step(row))
+        after.append(engine.save_state(0).values)
+    start = f"step.{engine.precision}"
+    tensors: Tensors = {f"{start}.y": np.stack(outputs)}
+    for info in engine.manifest.states:
+        tensors[f"{start}.{info.name}_out"] = np.stack([values[info.name] for values in after])
+    return tensors
+
+
+def finish(made: Draft, golden: bytes, report: Mapping[str, Any], n_warmup: int | None) -> Bundle:
+    """Add what was measured, and seal."""
+    text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1) + b"\n"
+    manifest = msgspec.structs.replace(made.manifest, n_warmup=n_warmup)
+    return Bundle.pack(manifest, {**made.parts, GOLDEN: golden, REPORT: text})
+
+
+def explain(made: Draft) -> list[dict[str, Any]]:
+    """List what every tensor of the step is in the bundle's own precision."""
+    weights = safetensors.numpy.load(made.parts[WEIGHTS])
+    precision = made.manifest.default_precision
+    rows = [
+        _row(info.name, "float32", [info.size], "carried; never through Q/DQ")
+        for info in made.manifest.states
+    ]
+    for name, value in weights.items():
+        if name.endswith((".w_hh_q", ".w_hh_scale")):
+            continue
+        quantized = precision == "int8" and name.endswith(".w_hh")
+        grid = "symmetric, one scale a gate row; operand h on 1/127" if quantized else ""
+        row = _row(name, "int8" if quantized else str(value.dtype), list(value.shape), grid)
+        if quantized:
+            stored = weights[f"{name}_q"] * weights[f"{name}_scale"][:, None]
+            row["sqnr_db"] = sqnr_db(value, stored)
+        rows.append(row)
+    return rows
+
+
+def _row(name: str, dtype: str, shape: list[int], grid: str) -> dict[str, Any]:
+    return {"name": name, "dtype": dtype, "shape": shape, "grid": grid}

@@ -1,0 +1,217 @@
+"""From a trained model to a bundle: import, prove, quantize, measure, pack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_gru.bundle import Bundle
+from edge_gru.errors import ConfigError, ModelError
+from edge_gru.manifest import Alert, Normalisation
+from firmware_bridge.sample import Schema
+from quantization import evaluate, pack
+from quantization.calibrate import Calibration, check_sequences
+from quantization.importers.onnx import Imported, import_onnx
+from quantization.importers.proof import Original, prove
+from quantization.progress import Progress, silent
+from quantization.recipe import find_recipe
+from quantization.step_model import StepModel
+
+Float32 = npt.NDArray[np.float32]
+
+
+class TrainedModule(Protocol):
+    """A ``torch.nn.Module``, named without importing torch."""
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run whole sequences."""
+
+
+Model: TypeAlias = TrainedModule | str | os.PathLike[str]
+
+_MAX_WARMUP_STEPS = 4096
+_N_WARMUP_STREAMS = 16
+
+
+def quantize(
+    model: Model,
+    calibration: Sequence[npt.ArrayLike],
+    *,
+    recipe: str = "rec",
+    schema: Schema | None = None,
+    name: str | None = None,
+    outputs: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    normalisation: Normalisation | None = None,
+    alerts: Sequence[Alert] = (),
+    progress: Progress = silent,
+) -> Bundle:
+    """Make a bundle of a trained model, proven equal to it on the calibration sequences.
+
+    Args:
+        model: a ``torch.nn.Module`` with nn.GRU, or the path of an .onnx file with GRU operators.
+        calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
+            the model itself normalises, each from a fresh start.
+        recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float.
+        schema: channel names, units and rate; ``ch0..`` of unknown unit if omitted.
+        name: of the model; the file or class name if omitted.
+        outputs: names of the outputs, ``y0..`` if omitted; the ``labels`` of a classifier.
+        labels: class names, one per output, if the outputs are scores of classes.
+        normalisation: applied before the model, and carried into every graph.
+        alerts: default thresholds on outputs.
+        progress: called as the work proceeds.
+
+    Raises:
+        ModelError: the model is no causal stream of GRUs; says why.
+        DataError: the calibration does not fit the model, or is not finite.
+        ConfigError: unknown recipe, or names that do not fit the outputs.
+    """
+    find_recipe(recipe)
+    data = check_sequences(calibration, schema)
+    progress("import", 0, 1)
+    imported = _import(model, data.n_channels)
+    step_model = imported.model
+    original: Original = imported.original
+    if normalisation is not None:
+        step_model = step_model.normalised(normalisation)
+        original = _Normalised(original, normalisation)
+    progress("import", 1, 1)
+    description = pack.Description(
+        name=name or _name_of(model),
+        schema=schema or Schema.unnamed(data.n_channels),
+        recipe=recipe,
+        outputs=_output_names(step_model, outputs, labels),
+        labels=tuple(labels),
+        alerts=_checked_alerts(alerts, step_model, outputs or labels),
+    )
+    made = pack.draft(step_model, description, data)
+    return _measured(made, original, imported, data, progress)
+
+
+def _measured(
+    made: pack.Draft,
+    original: Original,
+    imported: Imported,
+    data: Calibration,
+    progress: Progress,
+) -> Bundle:
+    with made.open("onnxruntime", "fp32") as engine:
+        proof = prove(
+            original,
+            lambda sequence: evaluate.run_stream(engine, sequence),
+            data.sequences,
+            imported.suspects,
+            progress,
+        )
+    deviations = {
+        precision: asdict(found) for precision, found in _deviations(made, data, progress).items()
+    }
+    progress("warm-up", 0, 1)
+    with made.open("onnxruntime", "fp32", n_streams=_N_WARMUP_STREAMS) as engine:
+        n_warmup = evaluate.measure_warmup(
+            engine, data.joined(min(_MAX_WARMUP_STEPS, max(data.n_steps, 1024)))
+        )
+    progress("warm-up", 1, 1)
+    progress("pack", 0, 1)
+    report = {
+        "proof": proof.as_dict(),
+        "deviation_from_fp32": deviations,
+        "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
+        "calibration": {
+            "n_sequences": len(data.sequences),
+            "n_steps": data.n_steps,
+            "sha256": data.sha256,
+        },
+        "tensors": pack.explain(made),
+        "versions": {"onnx": onnx.__version__, "numpy": np.__version__},
+    }
+    bundle = pack.finish(made, pack.golden_vectors(made, data), report, n_warmup)
+    progress("pack", 1, 1)
+    return bundle
+
+
+def _deviations(
+    made: pack.Draft, data: Calibration, progress: Progress
+) -> dict[str, evaluate.Deviation]:
+    outputs: dict[str, list[Float32]] = {}
+    total = len(made.manifest.precisions) * len(data.sequences)
+    done = 0
+    for precision in made.manifest.precisions:
+        outputs[precision] = []
+        with made.open("onnxruntime", precision) as engine:
+            for sequence in data.sequences:
+                outputs[precision].append(evaluate.run_stream(engine, sequence))
+                done += 1
+                progress("measure", done, total)
+    return {
+        precision: evaluate.deviation(outputs["fp32"], got)
+        for precision, got in outputs.items()
+        if precision != "fp32"
+    }
+
+
+def _import(model: Model, n_channels: int) -> Imported:
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        if path.suffix != ".onnx":
+            raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {path}")
+        return import_onnx(path, n_channels)
+    if not hasattr(model, "forward"):
+        raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {type(model).__name__}")
+    # An ONNX file is quantized without torch.
+    from quantization.importers.torch import import_torch  # noqa: PLC0415
+
+    return import_torch(model, n_channels)
+
+
+def _name_of(model: Model) -> str:
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model).stem
+    return type(model).__name__.lower()
+
+
+def _output_names(
+    model: StepModel, outputs: Sequence[str], labels: Sequence[str]
+) -> tuple[str, ...]:
+    for what, names in (("outputs", outputs), ("labels", labels)):
+        if names and (len(names) != model.n_out or len(set(names)) != len(names)):
+            raise ConfigError(
+                f"expected {model.n_out} distinct {what}, as the model has outputs, "
+                f"got {', '.join(names)}"
+            )
+    return tuple(outputs or labels)
+
+
+def _checked_alerts(
+    alerts: Sequence[Alert], model: StepModel, outputs: Sequence[str]
+) -> tuple[Alert, ...]:
+    known = tuple(outputs) or tuple(f"y{k}" for k in range(model.n_out))
+    for alert in alerts:
+        if alert.on not in known:
+            raise ConfigError(
+                f"alert {alert.name!r}: expected an output of {', '.join(known)}, got {alert.on!r}"
+            )
+    return tuple(alerts)
+
+
+class _Normalised:
+    """A model as its trainer fed it: on normalised inputs."""
+
+    def __init__(self, original: Original, normalisation: Normalisation) -> None:
+        self._original = original
+        self._mean = np.array(normalisation.mean, np.float32)
+        self._scale = np.array(normalisation.scale, np.float32)
+
+    @property
+    def window_steps(self) -> int | None:
+        return self._original.window_steps
+
+    def run(self, sequence: Float32) -> Float32:
+        return self._original.run((sequence - self._mean) / self._scale)

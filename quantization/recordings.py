@@ -1,0 +1,69 @@
+"""Sequences from files: NPZ, NPY and CSV."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_gru.errors import DataError
+from firmware_bridge.errors import SchemaError
+from firmware_bridge.formats.csv_text import read_table
+from firmware_bridge.sample import Channel
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Sequences ``(n_steps, n_in)``, and the channels where a file names them."""
+
+    sequences: list[npt.NDArray[np.float32]]
+    channels: tuple[Channel, ...] | None
+
+
+def read_recordings(paths: Iterable[Path]) -> Recordings:
+    """Read every file: each CSV is one sequence, each array of an NPZ or NPY one or, in 3-D, many.
+
+    Raises:
+        DataError: a file is missing, of another kind, or holds something else.
+    """
+    sequences: list[npt.NDArray[np.float32]] = []
+    channels: tuple[Channel, ...] | None = None
+    for path in paths:
+        found = _read_one(path)
+        sequences += found.sequences
+        channels = channels or found.channels
+    return Recordings(sequences, channels)
+
+
+def _read_one(path: Path) -> Recordings:
+    try:
+        if path.suffix == ".csv":
+            channels, samples = read_table(path)
+            return Recordings([samples], None if _is_unnamed(channels) else channels)
+        if path.suffix in (".npz", ".npy"):
+            return Recordings(_read_arrays(path), None)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except SchemaError as error:
+        raise DataError(str(error)) from error
+    raise DataError(f"expected recordings as .csv, .npz or .npy, got {path}")
+
+
+def _is_unnamed(channels: Sequence[Channel]) -> bool:
+    return all(channel.name == f"ch{k}" for k, channel in enumerate(channels))
+
+
+def _read_arrays(path: Path) -> list[npt.NDArray[np.float32]]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = [loaded] if path.suffix == ".npy" else [loaded[name] for name in loaded.files]
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"expected arrays of numbers in {path}: {error}") from error
+    sequences: list[npt.NDArray[np.float32]] = []
+    for array in arrays:
+        sequences.extend(array if array.ndim == 3 else [array])
+    return sequences
