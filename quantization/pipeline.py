@@ -15,6 +15,7 @@ import onnx
 from edge_gru.bundle import Bundle
 from edge_gru.errors import ConfigError, ModelError
 from edge_gru.manifest import Alert, Normalisation
+from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
@@ -36,8 +37,7 @@ class TrainedModule(Protocol):
 
 Model: TypeAlias = TrainedModule | str | os.PathLike[str]
 
-_MAX_WARMUP_STEPS = 4096
-_N_WARMUP_STREAMS = 16
+_N_WARMUP_STREAMS = 8
 
 
 def quantize(
@@ -83,13 +83,16 @@ def quantize(
         step_model = step_model.normalised(normalisation)
         original = _Normalised(original, normalisation)
     progress("import", 1, 1)
+    names = _output_names(step_model, outputs, labels)
+    for alert in alerts:
+        AlertRule(alert, names)  # refuses what the device could not follow
     description = pack.Description(
         name=name or _name_of(model),
         schema=schema or Schema.unnamed(data.n_channels),
         recipe=recipe,
-        outputs=_output_names(step_model, outputs, labels),
+        outputs=names,
         labels=tuple(labels),
-        alerts=_checked_alerts(alerts, step_model, outputs or labels),
+        alerts=tuple(alerts),
     )
     made = pack.draft(step_model, description, data)
     return _measured(made, original, imported, data, progress)
@@ -113,12 +116,8 @@ def _measured(
     deviations = {
         precision: asdict(found) for precision, found in _deviations(made, data, progress).items()
     }
-    progress("warm-up", 0, 1)
     with made.open("onnxruntime", "fp32", n_streams=_N_WARMUP_STREAMS) as engine:
-        n_warmup = evaluate.measure_warmup(
-            engine, data.joined(min(_MAX_WARMUP_STEPS, max(data.n_steps, 1024)))
-        )
-    progress("warm-up", 1, 1)
+        n_warmup = evaluate.measure_warmup(engine, data, progress)
     progress("pack", 0, 1)
     report = {
         "proof": proof.as_dict(),
@@ -186,19 +185,7 @@ def _output_names(
                 f"expected {model.n_out} distinct {what}, as the model has outputs, "
                 f"got {', '.join(names)}"
             )
-    return tuple(outputs or labels)
-
-
-def _checked_alerts(
-    alerts: Sequence[Alert], model: StepModel, outputs: Sequence[str]
-) -> tuple[Alert, ...]:
-    known = tuple(outputs) or tuple(f"y{k}" for k in range(model.n_out))
-    for alert in alerts:
-        if alert.on not in known:
-            raise ConfigError(
-                f"alert {alert.name!r}: expected an output of {', '.join(known)}, got {alert.on!r}"
-            )
-    return tuple(alerts)
+    return tuple(outputs or labels or (f"y{k}" for k in range(model.n_out)))
 
 
 class _Normalised:

@@ -6,8 +6,6 @@ node becomes an operation on ``(batch, n)`` arrays, and its result is compared w
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 
@@ -28,7 +26,7 @@ def lift(trace: Trace, output: str) -> tuple[StepModel, tuple[str, ...]]:
     suspects, should the proof on whole sequences fail.
 
     Raises:
-        ModelError: bidirectional, without recurrence, another reset convention, or a node that
+        ModelError: without recurrence, starting from a state that is not zero, or with a node that
             cannot be a step; names the node and the reason.
     """
     emitter = Emitter(trace)
@@ -63,7 +61,7 @@ def _needed(trace: Trace, output: str) -> list[onnx.NodeProto]:
 
 
 def _emit_gru(emitter: Emitter, node: onnx.NodeProto) -> None:
-    _check_gru(emitter.trace, node)
+    _check_initial_state(emitter.trace, node)
     index = len(emitter.states)
     cell, state = f"gru_{index:02d}", f"state_{index:02d}_h"
     w_ih, w_hh = (emitter.trace.values[name][0] for name in node.input[1:3])
@@ -86,10 +84,19 @@ def _in_torch_order(value: Array) -> Array:
     return np.concatenate([r, z, n])
 
 
-def _check_gru(trace: Trace, node: onnx.NodeProto) -> None:
-    """Refuse what is no causal GRU with PyTorch's equations, starting from zero."""
-    attributes = attributes_of(node)
-    who = f"{node.op_type} ({node.name or node.output[0]})"
+def check_cells(graph: onnx.GraphProto) -> None:
+    """Refuse recurrent operators that are no causal GRU with PyTorch's equations.
+
+    Raises:
+        ModelError: bidirectional or backwards, no GRU, another reset convention or activation.
+    """
+    for node in graph.node:
+        if node.op_type in _RECURRENT:
+            _check_cell(node)
+
+
+def _check_cell(node: onnx.NodeProto) -> None:
+    attributes, who = attributes_of(node), _who(node)
     if attributes.get("direction", "forward") != "forward":
         raise ModelError(
             f"{who} is {attributes['direction']}: it reads the future, which a stream does not "
@@ -103,11 +110,6 @@ def _check_gru(trace: Trace, node: onnx.NodeProto) -> None:
             "torch.nn.GRU and Keras's reset_after=True; if it was trained in PyTorch, the exporter "
             "lost it (onnxscript before 0.7.1): export it again"
         )
-    _check_plain(who, attributes)
-    _check_initial_state(trace, node, who)
-
-
-def _check_plain(who: str, attributes: dict[str, Any]) -> None:
     activations = [_text(name).lower() for name in attributes.get("activations", [])]
     if activations not in ([], ["sigmoid", "tanh"]) or attributes.get("clip"):
         raise ModelError(
@@ -116,8 +118,9 @@ def _check_plain(who: str, attributes: dict[str, Any]) -> None:
         )
 
 
-def _check_initial_state(trace: Trace, node: onnx.NodeProto, who: str) -> None:
+def _check_initial_state(trace: Trace, node: onnx.NodeProto) -> None:
     lengths, initial = ([*node.input, "", "", ""])[4:6]
+    who = _who(node)
     if lengths and not (trace.is_constant(lengths) and (trace.values[lengths] == 1).all()):
         raise ModelError(f"{who} takes sequence lengths; expected none: a stream has no end")
     if not initial:
@@ -126,6 +129,10 @@ def _check_initial_state(trace: Trace, node: onnx.NodeProto, who: str) -> None:
         raise ModelError(f"{who} starts from a state computed from x; a stream has no first sample")
     if np.any(trace.values[initial]):
         raise ModelError(f"{who} starts from a constant that is not zero; expected zero")
+
+
+def _who(node: onnx.NodeProto) -> str:
+    return f"{node.op_type} ({node.name or node.output[0]})"
 
 
 def _text(value: str | bytes) -> str:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from edge_gru.errors import DataError, ModelError
-from quantization.importers.lift import lift
+from quantization.importers.lift import check_cells, lift
 from quantization.importers.trace import (
     Array,
     Trace,
@@ -45,6 +45,7 @@ def import_onnx(path: Path, n_channels: int) -> Imported:
         DataError: the model takes another number of channels than ``n_channels``.
     """
     proto = _read(path)
+    check_cells(proto.graph)
     x = _sequence_input(proto, path)
     _check_width(x, n_channels)
     known, batch_axis = _trace(without_zero_starts(proto), x.name, n_channels)
@@ -61,8 +62,9 @@ def import_traced(
     """Lift a graph that was exported at one step and ``len(x_rows)`` rows of its only input.
 
     Raises:
-        ModelError: see ``lift``.
+        ModelError: see ``check_cells`` and ``lift``.
     """
+    check_cells(proto.graph)
     name = proto.graph.input[0].name
     feed = {name: np.expand_dims(x_rows, 1 - batch_axis)}
     return lift(trace(proto, name, feed, len(x_rows)), proto.graph.output[0].name)
