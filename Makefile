@@ -1,0 +1,46 @@
+# make demo   the whole path on a simulated pump; no hardware, no torch
+# make test   lint, types, architecture, tests
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint examples test-pythons clean
+
+demo: .venv-demo/ready
+	.venv-demo/bin/edge-gru demo
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# Streams the test recordings in EDGE_GRU_DATA through a pty and prints what INT8 costs.
+examples: .venv/ready
+	.venv/bin/python -m quantization.examples
+
+# The suites that need no torch, on every other Python that is here.
+PYTHONS ?= 3.10 3.12 3.13
+test-pythons:
+	@for version in $(PYTHONS); do \
+	  command -v python$$version >/dev/null && python$$version --version >/dev/null 2>&1 || \
+	    { echo "no python$$version here: not tested on it"; continue; }; \
+	  test -f .venv-$$version/ready || { python$$version -m venv .venv-$$version && \
+	    .venv-$$version/bin/python $(PIP_INSTALL) -e '.[test]' && touch .venv-$$version/ready; } && \
+	  .venv-$$version/bin/python -m pytest -q -m "not torch and not slow" tests || exit 1; \
+	done
+
+.venv-demo/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python $(PIP_INSTALL) -e '.[quantize]'
+	touch $@
+
+.venv/ready: pyproject.toml tests/constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP_INSTALL) -c tests/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache

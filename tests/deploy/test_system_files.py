@@ -1,0 +1,131 @@
+"""The unit, the udev rules and the example of the settings, each read by the program it is for."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+from edge_gru.service.config import RunConfig, make_config, read_settings
+
+PROGRAM = "/opt/edge-gru/venv/bin/edge-gru"
+MAX_EXPOSURE = 3.0
+
+
+def read_unit(path: Path) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(interpolation=None, comment_prefixes="#")
+    unit.optionxform = str
+    unit.read(path)
+    return unit
+
+
+def test_unit_verifies(deploy, tool, run, tmp_path):
+    program = tmp_path / "edge-gru"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / "edge-gru.service"
+    text = (deploy / "systemd/edge-gru.service").read_text()
+    assert text.count(PROGRAM) == 1
+    unit.write_text(text.replace(PROGRAM, str(program)))
+    result = run(tool("systemd-analyze"), "verify", "--man=no", unit)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_unit_exposure_is_low(deploy, tool, run):
+    unit = deploy / "systemd/edge-gru.service"
+    result = run(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", unit)
+    found = re.search(r"Overall exposure level for edge-gru.service: ([\d.]+)", result.stdout)
+    assert found, result.stdout + result.stderr
+    assert float(found[1]) <= MAX_EXPOSURE
+
+
+def test_unit_runs_what_is_installed_with_the_config_that_is_installed(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    script = (deploy / "install.sh").read_text()
+    program, verb, config = service["ExecStart"].split()
+    assert verb == "run"
+    assert f"PROGRAM={program}\n" in script
+    assert f"CONFIG={config}\n" in script
+
+
+def test_unit_is_restarted_for_ever_and_watched(deploy):
+    unit = read_unit(deploy / "systemd/edge-gru.service")
+    assert unit["Service"]["Type"] == "notify"
+    assert unit["Service"]["WatchdogSec"] == "20s"
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+@pytest.mark.parametrize("closes_devices", ["PrivateDevices", "ProtectClock", "DevicePolicy"])
+def test_unit_leaves_device_nodes_open(deploy, closes_devices):
+    assert closes_devices not in read_unit(deploy / "systemd/edge-gru.service")["Service"]
+
+
+@pytest.mark.parametrize("waits_for", ["time-sync.target", "network-online.target", "dev-"])
+def test_unit_waits_for_neither_clock_nor_network_nor_sensor(deploy, waits_for):
+    unit = read_unit(deploy / "systemd/edge-gru.service")["Unit"]
+    assert waits_for not in unit["After"]
+    assert {"Requires", "BindsTo", "Wants"}.isdisjoint(unit)
+
+
+def test_groups_of_the_unit_are_made_by_sysusers(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    lines = (deploy / "sysusers.d/edge-gru.conf").read_text().splitlines()
+    members = [line.split()[1:] for line in lines if line.startswith("m ")]
+    assert members == [[service["User"], group] for group in service["SupplementaryGroups"].split()]
+
+
+def test_sysusers_makes_the_user(deploy, tool, run, tmp_path):
+    (tmp_path / "etc").mkdir()
+    users = deploy / "sysusers.d/edge-gru.conf"
+    result = run(tool("systemd-sysusers"), f"--root={tmp_path}", users)
+    assert result.returncode == 0, result.stderr
+    assert "edge-gru:" in (tmp_path / "etc/passwd").read_text()
+    assert "dialout:x:" in (tmp_path / "etc/group").read_text()
+
+
+def test_udev_rules_verify(deploy, tool, run):
+    udevadm = tool("udevadm")
+    if "verify" not in run(udevadm, "--help").stdout:
+        pytest.skip("this udevadm is older than 254 and has no verify")
+    result = run(udevadm, "verify", deploy / "udev/61-edge-gru-serial.rules")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_udev_rules_jump_to_a_label_that_is_there(deploy):
+    text = (deploy / "udev/61-edge-gru-serial.rules").read_text()
+    assert set(re.findall(r'GOTO="(\w+)"', text)) == set(re.findall(r'LABEL="(\w+)"', text))
+
+
+def test_udev_rules_come_between_serial_names_and_modem_manager(deploy):
+    (rules,) = (deploy / "udev").iterdir()
+    assert "60-serial.rules" < rules.name < "77-mm-usb-device-blacklist.rules"
+
+
+def test_example_config_is_valid_and_waits_for_its_sensor(deploy):
+    path = deploy / "edge-gru.toml.example"
+    config = make_config(read_settings(path), origin=str(path))
+    assert config.wait_for_port
+    assert config.bundle == str(path.parent / "model.egb")
+
+
+def test_example_config_shows_every_setting_and_its_default(deploy, tmp_path):
+    text = (deploy / "edge-gru.toml.example").read_text()
+    keys = re.findall(r"^#?(\w+) = ", text, flags=re.MULTILINE)
+    assert sorted(keys) == sorted(RunConfig.__struct_fields__)
+    everything = tmp_path / "all.toml"
+    everything.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    config = make_config(read_settings(everything))
+    plain = RunConfig(bundle=config.bundle, port=config.port)
+    for key in re.findall(r"^#(\w+) = ", text, flags=re.MULTILINE):
+        default = getattr(plain, key)
+        assert default is None or key == "device" or getattr(config, key) == default, key
+
+
+@pytest.mark.parametrize("script", ["wheels.sh", "install.sh"])
+def test_script_is_clean_shell(deploy, tool, run, script):
+    assert run("bash", "-n", deploy / script).returncode == 0
+    result = run(tool("shellcheck"), deploy / script)
+    assert result.returncode == 0, result.stdout
