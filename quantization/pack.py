@@ -28,7 +28,7 @@ from quantization import step_graph
 from quantization.calibrate import Calibration
 from quantization.evaluate import run_stream, states_along
 from quantization.recipe import find_recipe, precision_of
-from quantization.rounding import round_rows
+from quantization.rounding import QuantizedRows
 from quantization.step_model import StepModel
 
 Float32 = npt.NDArray[np.float32]
@@ -91,10 +91,15 @@ class Draft:
             return self.open("onnxruntime", precision)
 
 
-def draft(model: StepModel, description: Description, calibration: Calibration) -> Draft:
-    """Quantize the weights and write every graph."""
+def draft(
+    model: StepModel,
+    description: Description,
+    calibration: Calibration,
+    rows: Mapping[str, QuantizedRows],
+) -> Draft:
+    """Write every graph; ``rows`` is the quantized recurrent matrix of each cell."""
     recipe = find_recipe(description.recipe)
-    weights = quantize_weights(model)
+    weights = with_rows(model.weights, rows)
     parts = {WEIGHTS: safetensors.numpy.save(dict(sorted(weights.items())))}
     precisions = {}
     for precision in dict.fromkeys(["fp32", "fp16", precision_of(recipe)]):
@@ -123,13 +128,15 @@ def draft(model: StepModel, description: Description, calibration: Calibration) 
     return Draft(manifest, parts)
 
 
-def quantize_weights(model: StepModel) -> Tensors:
+def with_rows(
+    weights: Mapping[str, npt.NDArray[Any]], rows: Mapping[str, QuantizedRows]
+) -> Tensors:
     """Add the INT8 rows of each recurrent matrix to the weights of a model."""
-    weights: Tensors = dict(model.weights)
-    for cell in model.cells:
-        rows = round_rows(weights[f"{cell}.w_hh"])
-        weights[f"{cell}.w_hh_q"], weights[f"{cell}.w_hh_scale"] = rows.q, rows.scale
-    return weights
+    tensors: Tensors = dict(weights)
+    for cell, quantized in rows.items():
+        tensors[f"{cell}.w_hh_q"] = quantized.q
+        tensors[f"{cell}.w_hh_scale"] = quantized.scale
+    return tensors
 
 
 def _graphs(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -13,16 +14,20 @@ import numpy.typing as npt
 import onnx
 
 from edge_gru.bundle import Bundle
+from edge_gru.engines.base import Engine
 from edge_gru.errors import ConfigError, ModelError
 from edge_gru.manifest import Alert, Normalisation
 from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
+from quantization.evaluate import run_stream
 from quantization.importers.onnx import Imported, import_onnx
-from quantization.importers.proof import Original, prove
+from quantization.importers.proof import Original, Proof, prove
 from quantization.progress import Progress, silent
 from quantization.recipe import find_recipe
+from quantization.rounding import QuantizedRows
+from quantization.rounding_choice import choose_rounding, round_nearest
 from quantization.step_model import StepModel
 
 Float32 = npt.NDArray[np.float32]
@@ -59,7 +64,8 @@ def quantize(
         model: a ``torch.nn.Module`` with nn.GRU, or the path of an .onnx file with GRU operators.
         calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
             the model itself normalises, each from a fresh start.
-        recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float.
+        recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float, rounded
+            by GPTQ where that beats nearest; ``rec-nearest``, ``fp32``.
         schema: channel names, units and rate; ``ch0..`` of unknown unit if omitted.
         name: of the model; the file or class name if omitted.
         outputs: names of the outputs, ``y0..`` if omitted; the ``labels`` of a classifier.
@@ -94,25 +100,44 @@ def quantize(
         labels=tuple(labels),
         alerts=tuple(alerts),
     )
-    made = pack.draft(step_model, description, data)
-    return _measured(made, original, imported, data, progress)
+    made = pack.draft(step_model, description, data, round_nearest(step_model.recurrent_weights))
+    with made.open("onnxruntime", "fp32") as engine:
+        proof = prove(
+            original, partial(run_stream, engine), data.sequences, imported.suspects, progress
+        )
+    made, rounding = _rounded(made, step_model, description, data, progress)
+    return _measured(made, proof, rounding, data, progress)
+
+
+def _rounded(
+    made: pack.Draft,
+    model: StepModel,
+    description: pack.Description,
+    data: Calibration,
+    progress: Progress,
+) -> tuple[pack.Draft, dict[str, str]]:
+    """Replace nearest rounding by GPTQ where the recipe asks for it and it pays."""
+    rounding = made.manifest.recipe.rounding
+    if rounding != "gptq":
+        return made, dict.fromkeys(model.cells, rounding)
+
+    def open_int8(rows: Mapping[str, QuantizedRows]) -> Engine:
+        return pack.draft(model, description, data, rows).open("onnxruntime", "int8")
+
+    with made.open("onnxruntime", "fp32") as engine:
+        rows, chosen = choose_rounding(
+            model.recurrent_weights, model.cells, engine, open_int8, data, progress
+        )
+    return pack.draft(model, description, data, rows), chosen
 
 
 def _measured(
     made: pack.Draft,
-    original: Original,
-    imported: Imported,
+    proof: Proof,
+    rounding: Mapping[str, str],
     data: Calibration,
     progress: Progress,
 ) -> Bundle:
-    with made.open("onnxruntime", "fp32") as engine:
-        proof = prove(
-            original,
-            lambda sequence: evaluate.run_stream(engine, sequence),
-            data.sequences,
-            imported.suspects,
-            progress,
-        )
     deviations = {
         precision: asdict(found) for precision, found in _deviations(made, data, progress).items()
     }
@@ -121,6 +146,7 @@ def _measured(
     progress("pack", 0, 1)
     report = {
         "proof": proof.as_dict(),
+        "rounding": dict(rounding),
         "deviation_from_fp32": deviations,
         "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
         "calibration": {
@@ -146,7 +172,7 @@ def _deviations(
         outputs[precision] = []
         with made.open("onnxruntime", precision) as engine:
             for sequence in data.sequences:
-                outputs[precision].append(evaluate.run_stream(engine, sequence))
+                outputs[precision].append(run_stream(engine, sequence))
                 done += 1
                 progress("measure", done, total)
     return {

@@ -6,10 +6,11 @@ from edge_gru.errors import ConfigError
 from edge_gru.manifest import Recipe
 
 RECIPES = {
-    "rec": Recipe("rec", rounding="nearest"),
+    "rec": Recipe("rec", rounding="gptq"),
+    "rec-nearest": Recipe("rec-nearest", rounding="nearest"),
     "fp32": Recipe("fp32", rounding="none"),
 }
-_PRECISIONS = {"rec": "int8", "fp32": "fp32"}
+_PRECISIONS = {"rec": "int8", "rec-nearest": "int8", "fp32": "fp32"}
 
 
 def find_recipe(name: str) -> Recipe:

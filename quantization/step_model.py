@@ -32,11 +32,15 @@ class StepModel:
     normalisation: Normalisation | None = None
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """Prefixes of the recurrent cells, in order."""
-        return tuple(
-            str(node.attributes["cell"]) for node in self.program.nodes if node.op == "GRU"
-        )
+    def cells(self) -> dict[str, str]:
+        """Prefix of each recurrent cell, in order -> the state that it reads."""
+        grus = (node for node in self.program.nodes if node.op == "GRU")
+        return {str(node.attributes["cell"]): node.inputs[1] for node in grus}
+
+    @property
+    def recurrent_weights(self) -> dict[str, Array]:
+        """Prefix of each recurrent cell -> its recurrent matrix ``(3H, H)``."""
+        return {cell: self.weights[f"{cell}.w_hh"] for cell in self.cells}
 
     def normalised(self, normalisation: Normalisation) -> StepModel:
         """Return the model with ``(x - mean) / scale`` in front, so that it takes physical units.

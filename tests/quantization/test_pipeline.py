@@ -94,7 +94,11 @@ def test_normalisation_is_applied_as_the_trainer_did(gru_file, write, sequences)
 @pytest.mark.parametrize(
     ("changes", "error", "reason"),
     [
-        ({"recipe": "magic"}, ConfigError, "expected a recipe of rec, fp32, got 'magic'"),
+        (
+            {"recipe": "magic"},
+            ConfigError,
+            "of rec, rec-nearest, fp32, got 'magic'",
+        ),
         ({"labels": ("a",)}, ConfigError, "expected 2 distinct labels"),
         ({"outputs": ("a", "a")}, ConfigError, "expected 2 distinct outputs"),
         ({"alerts": [Alert("w", "y.z", 1.0, 0.5)]}, ConfigError, "expected an output of y0, y1"),
@@ -125,7 +129,7 @@ def test_progress_is_told_to_the_end_of_every_stage(gru_file, write, sequences):
         sequences,
         progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
     )
-    assert list(seen) == ["import", "prove", "measure", "warm-up", "pack"]
+    assert list(seen) == ["import", "prove", "round", "measure", "warm-up", "pack"]
     for steps in seen.values():
         assert steps[-1][0] == steps[-1][1]
         assert all(a[0] < b[0] for a, b in pairwise(steps))

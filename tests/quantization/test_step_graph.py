@@ -9,7 +9,8 @@ import pytest
 
 from quantization import step_graph
 from quantization.importers.onnx import import_onnx
-from quantization.pack import quantize_weights
+from quantization.pack import with_rows
+from quantization.rounding_choice import round_nearest
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -20,7 +21,8 @@ def model(gru_file, write):
 
 
 def build(model, precision, **form):
-    return step_graph.build(model, quantize_weights(model), precision, **form)
+    weights = with_rows(model.weights, round_nearest(model.recurrent_weights))
+    return step_graph.build(model, weights, precision, **form)
 
 
 def run(proto, feed):

@@ -1,0 +1,105 @@
+"""Which rounding each recurrent matrix gets: GPTQ where a held-out stream says that it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_gru.engines.base import Engine
+from edge_gru.engines.golden import sqnr_db
+from edge_gru.engines.reference import H_STEPS
+from quantization.calibrate import Calibration
+from quantization.evaluate import run_stream
+from quantization.progress import Progress
+from quantization.rounding import QuantizedRows, round_rows, round_rows_gptq
+
+Float32 = npt.NDArray[np.float32]
+OpenInt8 = Callable[[Mapping[str, QuantizedRows]], Engine]
+
+_N_FIT_STEPS = 16_384
+_N_CHECK_STEPS = 8_192
+
+
+def round_nearest(weights: Mapping[str, Float32]) -> dict[str, QuantizedRows]:
+    """Round every matrix to nearest."""
+    return {cell: round_rows(weight) for cell, weight in weights.items()}
+
+
+def choose_rounding(
+    weights: Mapping[str, Float32],
+    states: Mapping[str, str],
+    fp32: Engine,
+    open_int8: OpenInt8,
+    calibration: Calibration,
+    progress: Progress,
+) -> tuple[dict[str, QuantizedRows], dict[str, str]]:
+    """Round each matrix by GPTQ, and keep that only where it beats nearest on held-out data.
+
+    Args:
+        weights: the recurrent matrix ``(3H, H)`` of each cell.
+        states: the state that each cell reads.
+        fp32: engine to learn operands and right answers from.
+        open_int8: opens an engine with given roundings.
+        calibration: the first three quarters of it are fitted to, the last is held out.
+        progress: called after each cell.
+
+    Returns the rows of each cell, and which rounding they have.
+    """
+    fit, held_out = _split(calibration.sequences)
+    operands = _operands(fp32, fit)
+    expected = np.concatenate([run_stream(fp32, sequence) for sequence in held_out])
+
+    def score(rows: Mapping[str, QuantizedRows]) -> float:
+        with open_int8(rows) as engine:
+            return sqnr_db(expected, np.concatenate([run_stream(engine, s) for s in held_out]))
+
+    chosen = round_nearest(weights)
+    names = dict.fromkeys(weights, "nearest")
+    best = score(chosen)
+    for k, (cell, weight) in enumerate(weights.items()):
+        tried = {**chosen, cell: round_rows_gptq(weight, operands[states[cell]])}
+        found = score(tried)
+        if found > best:
+            chosen, best, names[cell] = tried, found, "gptq"
+        progress("round", k + 1, len(weights))
+    return chosen, names
+
+
+def _split(sequences: Sequence[Float32]) -> tuple[list[Float32], list[Float32]]:
+    """Hold out the last quarter: whole sequences where there are enough, else its end."""
+    n_held_out = len(sequences) // 4
+    if n_held_out:
+        fit, held_out = list(sequences[:-n_held_out]), list(sequences[-n_held_out:])
+    else:
+        cuts = [max(1, len(sequence) * 3 // 4) for sequence in sequences]
+        fit = [s[:cut] for s, cut in zip(sequences, cuts, strict=True)]
+        held_out = [s[cut:] for s, cut in zip(sequences, cuts, strict=True)]
+    return _limited(fit, _N_FIT_STEPS), _limited(held_out, _N_CHECK_STEPS)
+
+
+def _limited(sequences: Sequence[Float32], n_steps: int) -> list[Float32]:
+    kept: list[Float32] = []
+    for sequence in sequences:
+        left = n_steps - sum(map(len, kept))
+        if left > 0:
+            kept.append(sequence[:left])
+    return kept
+
+
+def _operands(engine: Engine, sequences: Sequence[Float32]) -> dict[str, Float32]:
+    """What the recurrent products read: every state along the sequences, on the grid 1/127."""
+    rows: dict[str, list[Float32]] = {info.name: [] for info in engine.manifest.states}
+    for sequence in sequences:
+        engine.reset(0)
+        for x in sequence:
+            for name, value in engine.save_state(0).values.items():
+                rows[name].append(value)
+            engine.step(x)
+    return {
+        name: (np.clip(np.rint(np.stack(values) * H_STEPS), -H_STEPS, H_STEPS) / H_STEPS).astype(
+            np.float32
+        )
+        for name, values in rows.items()
+    }
