@@ -9,6 +9,10 @@ class PortError(BridgeError, OSError):
     """A port cannot be opened or configured, or is held by another process."""
 
 
+class PortNotFoundError(PortError, FileNotFoundError):
+    """Nothing has the name of the port now; it may come back."""
+
+
 class SchemaError(BridgeError, ValueError):
     """A schema is malformed, or the board's channels are not the expected ones."""
 

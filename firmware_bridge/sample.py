@@ -1,4 +1,4 @@
-"""What a sensor board delivers: schema, samples, blocks of samples, and events in order with them."""
+"""What a sensor board delivers: schema, samples, blocks of them, and events in their order."""
 
 from __future__ import annotations
 

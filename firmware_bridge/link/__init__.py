@@ -1,0 +1,121 @@
+"""Port, format and clock joined to one stream of samples and events that survives unplugging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+
+from firmware_bridge.clock import DeviceClock
+from firmware_bridge.errors import FormatError, PortNotFoundError
+from firmware_bridge.formats import new_session
+from firmware_bridge.formats.session import LinkStatistics, SessionSettings
+from firmware_bridge.link.item_queue import ItemQueue
+from firmware_bridge.link.reader import Reader
+from firmware_bridge.port import Port
+from firmware_bridge.sample import Item, LinkDown, Schema
+
+__all__ = ["Link", "LinkStatistics"]
+
+
+class Link:
+    """One port, read by one thread, as samples and events in order.
+
+    It reconnects by itself. When nobody takes the samples the oldest are dropped, counted, and a
+    ``Gap`` stands in their place.
+
+    Args:
+        port: device, by-id link or pty.
+        format: a name in `firmware_bridge.formats.FORMATS`.
+        baud: ignored by ports that are no UART.
+        schema: the channels that must come, in order; None takes what comes.
+        rate_hz: the rate to ask the board for; None: the schema's, else the board's own.
+        wait_for_port: wait for a missing port instead of raising.
+        max_pending_samples: how many read samples are kept for a consumer that is late.
+        clock: monotonic seconds.
+
+    Raises:
+        FormatError: unknown format, or a number that makes no sense.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        *,
+        format: str = "framed",  # noqa: A002 - the word users know, and the CLI's
+        baud: int = 115200,
+        schema: Schema | None = None,
+        rate_hz: float | None = None,
+        wait_for_port: bool = False,
+        max_pending_samples: int = 65536,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if rate_hz is not None and not 0 < rate_hz < float("inf"):
+            raise FormatError(f"expected a positive rate_hz, got {rate_hz}; omit it if unknown")
+        if max_pending_samples < 1:
+            raise FormatError(f"expected max_pending_samples >= 1, got {max_pending_samples}")
+        self._port = Port(port, baud)
+        self._wait_for_port = wait_for_port
+        self._clock = clock
+        self._counts = LinkStatistics()
+        self._queue = ItemQueue(max_pending_samples)
+        session = new_session(format, SessionSettings(schema, rate_hz), self._counts, DeviceClock())
+        self._reader = Reader(self._port, session, self._queue, self._counts, clock)
+
+    def open(self) -> None:
+        """Open the port and start to read.
+
+        Raises:
+            PortError: no such port (unless it is waited for), busy, not permitted.
+        """
+        try:
+            self._port.open()
+        except PortNotFoundError as error:
+            if not self._wait_for_port:
+                raise
+            self._queue.put([LinkDown(self._clock(), str(error))])
+            self._reader.start(is_open=False)
+        else:
+            self._reader.start(is_open=True)
+
+    def receive(self, timeout_s: float) -> Item | None:
+        """Return the next item; None if none came in time, or the link has finished.
+
+        Raises:
+            SchemaError: the board's channels or rate are not the expected ones.
+            ProtocolError: the board answers but cannot be worked with.
+        """
+        return self._queue.get(timeout_s)
+
+    def stop(self) -> None:
+        """Stop reading; what was read can still be received. Safe in a signal handler."""
+        self._reader.stop()
+
+    @property
+    def finished(self) -> bool:
+        """Whether reading has ended and everything was received."""
+        return self._queue.is_drained
+
+    @property
+    def statistics(self) -> LinkStatistics:
+        """A copy of the counters."""
+        return replace(self._counts, overrun_samples=self._queue.overrun_samples)
+
+    def close(self) -> None:
+        """Stop, and close the port; a second time does nothing."""
+        self._reader.stop()
+        self._reader.join()
+        self._queue.close()
+
+    def __enter__(self) -> Link:  # noqa: PYI034 - Self needs Python 3.11
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

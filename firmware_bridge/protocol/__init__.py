@@ -1,0 +1,1 @@
+"""What travels in the frames: messages in both directions, the board's schema, samples."""

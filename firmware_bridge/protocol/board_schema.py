@@ -1,0 +1,115 @@
+"""The schema as the board tells it: JSON, with the raw type and scale of each channel."""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+import numpy as np
+
+from firmware_bridge.errors import SchemaError
+from firmware_bridge.protocol.messages import TICK_HZ
+from firmware_bridge.sample import Channel, Schema
+
+RAW_DTYPES = ("<f4", "<f8", "<i1", "<i2", "<i4", "<u1", "<u2", "<u4")
+
+
+class BoardChannel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One channel: value in ``unit`` = raw * scale + offset."""
+
+    name: str
+    unit: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    min: float | None = None
+    max: float | None = None
+
+
+class RateRange(msgspec.Struct, frozen=True):
+    """Any sampling rate between two ends, in Hz."""
+
+    min: float
+    max: float
+
+
+class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the firmware says of itself. ``rate_hz``: the rates on offer, the first by default."""
+
+    channels: tuple[BoardChannel, ...]
+    dtype: str = "<i2"
+    rate_hz: tuple[float, ...] | RateRange | None = None
+    proto: int = 1
+    fw: str = ""
+    device: str = ""
+    uid: str = ""
+    tick_hz: int = TICK_HZ
+
+    @classmethod
+    def of(cls, schema: Schema, dtype: str = "<f4", scale: float = 1.0) -> BoardSchema:
+        """Make the wire form of ``schema``, all channels with one scale."""
+        channels = tuple(BoardChannel(c.name, c.unit, scale) for c in schema.channels)
+        rate_hz = None if schema.rate_hz is None else (schema.rate_hz,)
+        return cls(channels, dtype, rate_hz, device="simulator")
+
+    @classmethod
+    def from_wire(cls, wire: bytes) -> BoardSchema:
+        """Read the JSON that a board sent.
+
+        Raises:
+            SchemaError: it is no JSON of this form, or asks for a raw type or tick unknown here.
+        """
+        try:
+            schema = msgspec.json.decode(wire, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SchemaError(
+                f"the board's schema cannot be read ({error}); fix its firmware"
+            ) from error
+        if schema.dtype not in RAW_DTYPES:
+            raise SchemaError(
+                f"expected one of the raw types {', '.join(RAW_DTYPES)}, the board sends "
+                f"{schema.dtype!r}; fix its schema"
+            )
+        if schema.tick_hz != TICK_HZ:
+            raise SchemaError(
+                f"expected time stamps of {TICK_HZ} ticks a second, the board counts "
+                f"{schema.tick_hz}; scale them in the firmware"
+            )
+        schema.schema()
+        return schema
+
+    def to_wire(self) -> bytes:
+        """Return the JSON that goes over the wire and into the check of every sample."""
+        return msgspec.json.encode(self)
+
+    def schema(self, rate_hz: float | None = None) -> Schema:
+        """Return the channels in physical units, at ``rate_hz``.
+
+        Raises:
+            SchemaError: no channels, or names that are empty or doubled.
+        """
+        return Schema(tuple(Channel(c.name, c.unit) for c in self.channels), rate_hz)
+
+    def offers_rate(self, rate_hz: float) -> bool:
+        """Tell whether the board says it can sample at ``rate_hz``; a silent one is asked."""
+        if self.rate_hz is None:
+            return True
+        if isinstance(self.rate_hz, RateRange):
+            return self.rate_hz.min <= rate_hz <= self.rate_hz.max
+        return any(abs(rate_hz - offered) <= 1e-3 * offered for offered in self.rate_hz)
+
+    @property
+    def default_rate_hz(self) -> float | None:
+        """The rate to ask for when nobody names one."""
+        if isinstance(self.rate_hz, RateRange):
+            return self.rate_hz.max
+        return self.rate_hz[0] if self.rate_hz else None
+
+    @property
+    def n_sample_bytes(self) -> int:
+        """Bytes of one sample's values."""
+        return len(self.channels) * np.dtype(self.dtype).itemsize
+
+
+def schema_crc32(wire: bytes) -> int:
+    """Return the fingerprint by which WELCOME names a schema."""
+    return zlib.crc32(wire)

@@ -1,0 +1,102 @@
+"""The board's end of a pseudo terminal: plugged in and out, read and written without blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import termios
+import tty
+from pathlib import Path
+
+from firmware_bridge.errors import PortError
+
+_LOOK_FOR_HOST_S = 0.005
+
+
+class PseudoPort:
+    """A pty whose name can be a link, as udev makes for real boards. Starts unplugged."""
+
+    def __init__(self, link_path: Path | None = None) -> None:
+        self._link_path = link_path
+        self._device = ""
+        self._master = -1
+        self._has_host = False
+
+    @property
+    def name(self) -> str:
+        """What to open: the link if there is one, else the pty."""
+        return self._device if self._link_path is None else str(self._link_path)
+
+    @property
+    def is_plugged(self) -> bool:
+        """Whether there is anything to open."""
+        return self._master >= 0
+
+    @property
+    def has_host(self) -> bool:
+        """Whether somebody had it open at the last `look_for_host`."""
+        return self._has_host
+
+    def plug_in(self) -> None:
+        """Make the pty, and the link to it.
+
+        Raises:
+            PortError: something that is no link is in the way of the link.
+        """
+        self._master, slave = os.openpty()
+        tty.setraw(slave)  # before any byte: what is queued in line mode is lost
+        self._device = os.ttyname(slave)
+        os.close(slave)
+        os.set_blocking(self._master, False)
+        if self._link_path is not None:
+            self._point(self._link_path)
+
+    def _point(self, link: Path) -> None:
+        if link.exists() and not link.is_symlink():
+            raise PortError(f"{link} exists and is no link; give the simulated port another path")
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._device)
+
+    def pull_out(self) -> None:
+        """Close it: who has it open sees it hang up, unread bytes are gone."""
+        if not self.is_plugged:
+            return
+        os.close(self._master)
+        self._master, self._has_host = -1, False
+        if self._link_path is not None:
+            self._link_path.unlink(missing_ok=True)
+
+    def sleep(self, wake_fd: int, timeout_s: float, *, is_writing: bool) -> None:
+        """Wait for a byte from the host or from ``wake_fd``, or for room to write."""
+        if not self.is_plugged:
+            select.select([wake_fd], [], [], timeout_s)
+        elif not self._has_host:
+            # A pty that nobody has open polls as hung up and would never let anyone sleep.
+            select.select([wake_fd], [], [], _LOOK_FOR_HOST_S)
+        else:
+            writing = [self._master] if is_writing else []
+            select.select([wake_fd, self._master], writing, [], timeout_s)
+
+    def look_for_host(self) -> bool:
+        """Return whether somebody has opened the port since the last call."""
+        had_host = self._has_host
+        poll = select.poll()
+        poll.register(self._master, 0)
+        self._has_host = not any(event & select.POLLHUP for _, event in poll.poll(0))
+        if had_host and not self._has_host:
+            # What nobody read is not for the next one to open the port.
+            termios.tcflush(self._master, termios.TCOFLUSH)
+        return self._has_host and not had_host
+
+    def read(self) -> bytes:
+        """Return what the host wrote; empty if nothing, or if it has just left."""
+        with contextlib.suppress(OSError):
+            return os.read(self._master, 4096)
+        return b""
+
+    def write(self, outgoing: bytes | bytearray) -> int:
+        """Return how many bytes the line took."""
+        with contextlib.suppress(OSError):
+            return os.write(self._master, outgoing)
+        return 0
