@@ -57,6 +57,7 @@ class SimulatedBoard:
         self._firmware = firmware or _make_firmware(source, format, dtype, scale)
         self._source = source
         self._samples: Iterator[Float32] | None = None
+        self._upcoming: Float32 | None = None
         self._port = PseudoPort(None if link_path is None else Path(link_path))
         self._first_t_us = first_t_us
         self._powered_s = 0.0
@@ -215,15 +216,16 @@ class SimulatedBoard:
             self._next_us = now_us
         if self._samples is None:
             self._samples = iter(self._source)
+            self._upcoming = next(self._samples, None)
         for _ in range(_MAX_SAMPLES_A_TURN):
-            if self._next_us > now_us:
-                return
-            values = next(self._samples, None)
-            if values is None:
+            if self._upcoming is None:
                 self._is_exhausted = True
                 self._queue(self._firmware.flush())
                 return
-            self._take_sample(values)
+            if self._next_us > now_us:
+                return
+            self._take_sample(self._upcoming)
+            self._upcoming = next(self._samples, None)
             self._next_us += self._firmware.period_us
 
     def _take_sample(self, values: Float32) -> None:
@@ -236,6 +238,8 @@ class SimulatedBoard:
 
     def _queue(self, frame: bytes) -> None:
         """Put a whole frame into the ring or drop it whole."""
+        if len(self._ring) + len(frame) > _RING_BYTES:
+            self._write()  # after a stall of the host's machine a turn is longer than the ring
         if self._port.has_host and len(self._ring) + len(frame) <= _RING_BYTES:
             self._ring += frame
         elif frame:

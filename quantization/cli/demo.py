@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from quantization.pipeline import quantize
 
 _N_CALIBRATION = 12
 _MIN_SQNR_DB = 40.0
+_PATIENCE_S = 2.0
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,16 +126,20 @@ def _run(
         sink = LiveSink(console, scenario.rate_hz, source.wear_at)
         config = RunConfig(bundle=str(path), port=board.port, precision="int8")
         service = Service(config, [sink])
-        watcher = threading.Thread(target=_stop_when_sent, args=(board, service), daemon=True)
-        watcher.start()
+        ending = threading.Thread(target=_stop_when_seen, args=(board, sink, service), daemon=True)
+        ending.start()
         with stop_on_signals(service.stop):
             summary = service.run()
         n_sent = board.n_sent
     return _judged(bundle, source, sink, summary, n_sent, faults)
 
 
-def _stop_when_sent(board: SimulatedBoard, service: Service) -> None:
+def _stop_when_seen(board: SimulatedBoard, sink: LiveSink, service: Service) -> None:
+    """End the run once all that was sent is predicted; what is still on the line counts as lost."""
     board.wait()
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while len(sink.predictions) < board.n_sent and time.monotonic() < deadline_s:
+        time.sleep(0.02)
     service.stop()
 
 

@@ -1,0 +1,33 @@
+"""The command line: one verb, one file."""
+
+from __future__ import annotations
+
+import click
+
+from edge_gru.cli.group import VerbGroup, VerbRow
+from edge_gru.cli.messages import print_log
+from edge_gru.version import __version__
+
+VERBS = {
+    "inspect": VerbRow("edge_gru.cli.inspect", "Show what is in a bundle."),
+    "ports": VerbRow("edge_gru.cli.ports", "List the serial ports of this machine."),
+    "run": VerbRow("edge_gru.cli.run", "Predict live from a serial port."),
+    "simulate": VerbRow("edge_gru.cli.simulate", "Play a sensor board on a port of its own."),
+    "verify": VerbRow("edge_gru.cli.verify", "Replay a bundle's golden vectors on the engines."),
+}
+
+
+_EXAMPLE = """\b
+Example, two terminals and no hardware:
+  edge-gru simulate --pump --link /tmp/pump
+  edge-gru run pump.egb --port /tmp/pump
+"""
+
+
+@click.group(cls=VerbGroup, rows=VERBS, epilog=_EXAMPLE)
+@click.version_option(__version__, prog_name="edge-gru")
+@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")
+def main(*, debug: bool, quiet: bool) -> None:
+    """Run the GRU that you trained on an embedded board, fed by a serial port."""
+    print_log(debug=debug, quiet=quiet)

@@ -1,0 +1,124 @@
+"""edge-gru inspect: what is in a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+import safetensors.numpy
+from rich.console import Console
+from rich.table import Table
+
+from edge_gru.bundle import Bundle, load
+from edge_gru.cli.messages import print_json
+from edge_gru.cli.tables import engine_table, new_console, shortened
+from edge_gru.engines.select import Measurement, measure
+from edge_gru.manifest import Manifest
+
+_WEIGHTS = "weights.safetensors"
+
+_EXAMPLES = """\b
+Examples:
+  edge-gru inspect pump.egb
+  edge-gru inspect pump.egb --engines --json
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--engines", is_flag=True, help="Also verify and time every engine, here and now.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def inspect(bundle: Path, *, engines: bool, as_json: bool) -> None:
+    """Show what is in a bundle: channels, outputs, states, precisions, sizes and hashes."""
+    loaded = load(bundle)
+    rows = measure(loaded.source) if engines else []
+    if as_json:
+        print_json(_report(bundle, loaded, rows))
+        return
+    console = new_console(markup=False)
+    _print_model(console, bundle, loaded)
+    _print_parts(console, loaded)
+    if engines:
+        console.print(engine_table(rows))
+
+
+def _report(path: Path, bundle: Bundle, rows: list[Measurement]) -> dict[str, Any]:
+    report = {
+        "file": str(path),
+        "n_bytes": bundle.n_bytes,
+        "model_hash": bundle.hash,
+        "manifest": msgspec.to_builtins(bundle.manifest),
+        "tensors": [tensor._asdict() for tensor in _tensors(bundle)],
+    }
+    if rows:
+        report["engines"] = [{**msgspec.to_builtins(row), "usable": row.usable} for row in rows]
+    return report
+
+
+class _Tensor(NamedTuple):
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+def _tensors(bundle: Bundle) -> list[_Tensor]:
+    weights = bundle.parts.get(_WEIGHTS)
+    if weights is None:
+        return []
+    arrays = safetensors.numpy.load(weights)
+    return [_Tensor(name, str(a.dtype), a.shape) for name, a in sorted(arrays.items())]
+
+
+def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    rate_hz = manifest.schema.rate_hz
+    facts = {
+        "file": f"{path}, {bundle.n_bytes} bytes",
+        "model": manifest.name,
+        "hash": bundle.hash,
+        "rate": "unknown" if rate_hz is None else f"{rate_hz:g} Hz",
+        "outputs": shortened(manifest.outputs),
+        "labels": shortened(manifest.labels) or "none",
+        "states": ", ".join(f"{state.name} ({state.size})" for state in manifest.states),
+        "recipe": f"{manifest.recipe.name}, rounding {manifest.recipe.rounding}",
+        "warm-up": "never measured to end"
+        if manifest.n_warmup is None
+        else f"{manifest.n_warmup} samples",
+        "alerts": ", ".join(f"{a.name} ({a.on} > {a.enter:g})" for a in manifest.alerts) or "none",
+        "program": ", ".join(node.op for node in manifest.program.nodes),
+        "made by": ", ".join(f"{k} {v}" for k, v in sorted(manifest.producer.items())),
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        grid.add_row(name, fact)
+    console.print(grid)
+    console.print(_input_table(manifest))
+
+
+def _input_table(manifest: Manifest) -> Table:
+    table = Table("channel", "unit", "calibrated from", "to", "mean", "scale", title="Inputs")
+    n_in, ranges, normal = manifest.n_in, manifest.input_range, manifest.normalisation
+    columns = [ranges.minimum, ranges.maximum]
+    columns += [normal.mean, normal.scale] if normal else [(0.0,) * n_in, (1.0,) * n_in]
+    for channel, *numbers in zip(manifest.schema.channels, *columns, strict=True):
+        table.add_row(channel.name, channel.unit or "-", *(f"{number:g}" for number in numbers))
+    return table
+
+
+def _print_parts(console: Console, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    forms = Table("precision", "graphs", "step tolerance", "stream SQNR", title="Precisions")
+    for name, info in manifest.precisions.items():
+        marked = f"{name} (default)" if name == manifest.default_precision else name
+        graphs = ", ".join(f"{use}: {part}" for use, part in sorted(info.graphs.items()))
+        forms.add_row(marked, graphs, f"{info.step_tolerance:g}", f"{info.stream_sqnr_db:g} dB")
+    tensors = Table("tensor", "type", "shape", title="Weights")
+    for tensor in _tensors(bundle):
+        tensors.add_row(tensor.name, tensor.type, " x ".join(map(str, tensor.shape)))
+    parts = Table("part", "bytes", "SHA-256", title="Parts")
+    for name, part in sorted(manifest.parts.items()):
+        parts.add_row(name, str(part.n_bytes), part.sha256)
+    for table in (forms, tensors, parts):
+        console.print(table)

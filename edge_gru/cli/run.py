@@ -1,0 +1,103 @@
+"""edge-gru run: predict live from a serial port."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edge_gru.bundle import SUFFIX
+from edge_gru.cli.messages import print_json
+from edge_gru.service import (
+    Notifier,
+    RunConfig,
+    Service,
+    StatusSink,
+    Summary,
+    make_config,
+    open_sinks,
+    read_settings,
+    stop_on_signals,
+)
+
+_ARCHIVE = b"PK"
+
+
+_EXAMPLES = """\b
+Examples:
+  edge-gru run pump.egb --port /dev/ttyACM0
+  edge-gru run pump.egb --port /dev/ttyUSB0 --format csv --rate 100 -o pump.jsonl
+  edge-gru run /etc/edge-gru/edge-gru.toml
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("file", metavar="BUNDLE|CONFIG.toml", type=click.Path(path_type=Path))
+@click.option("--port", help="The board's port, such as /dev/ttyACM0.")
+@click.option("--format", help="What the board speaks: framed (default) or csv.")
+@click.option("--baud", type=int, help="Bits per second [115200].")
+@click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Samples per second.")
+@click.option("--wait-for-port/--no-wait-for-port", default=None, help="Wait for a missing port.")
+@click.option("--engine", help="auto (default: the fastest that is right here), or its name.")
+@click.option("--precision", help="int8, fp32 ...; default: the engine's choice.")
+@click.option("--max-missing", type=int, help="Lost samples over which the state is kept.")
+@click.option("--max-gap", "max_gap_s", type=float, metavar="S", help="Longest gap to keep it.")
+@click.option("--alerts/--no-alerts", default=None, help="Follow the model's alerts [on].")
+@click.option("-o", "--output", "outputs", multiple=True, help="File; - is stdout (default).")
+@click.option("--device", help="Name of this device in events [its host name].")
+@click.option("--stream", help="Name of this sensor in events [main].")
+@click.option("--flush", "flush_s", type=float, metavar="S", help="Longest wait of an event [0.2].")
+@click.option("--health", "health_s", type=float, metavar="S", help="Between health events [60].")
+@click.option("--check", is_flag=True, help="Print the settings that would be used, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary on stderr as JSON.")
+def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
+    """Predict live from a serial port, one prediction per sample.
+
+    Predictions and events go to stdout, or to a file, as JSON Lines; messages and the summary go
+    to stderr. SIGTERM or Ctrl-C ends the run after everything that was read is predicted.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    config = _configure(file, given)
+    if check:
+        print_json(config)
+        return
+    notifier = Notifier.from_environment(os.environ)
+    service = Service(
+        config, [*open_sinks(config.outputs), StatusSink(notifier)], notifier=notifier
+    )
+    with stop_on_signals(service.stop):
+        summary = service.run()
+    _print_summary(summary, as_json=as_json)
+
+
+def _configure(file: Path, options: dict[str, Any]) -> RunConfig:
+    if _is_bundle(file):
+        return make_config({"bundle": str(file), **options}, origin="run")
+    return make_config({**read_settings(file), **options}, origin=str(file))
+
+
+def _is_bundle(file: Path) -> bool:
+    if file.suffix in (SUFFIX, ".toml") or not file.is_file():
+        return file.suffix == SUFFIX
+    with file.open("rb") as opened:
+        return opened.read(len(_ARCHIVE)) == _ARCHIVE
+
+
+_SUMMARY = """\
+{s.model} on {s.engine} for {s.duration_s:.1f} s
+samples  {s.n_samples} read, {s.n_predictions} predicted, {s.rejected_samples} not finite
+lost     {s.lost_samples} on the way, {s.overrun_samples} here; {s.frames_bad} bad frames, \
+{s.reconnects} reconnects
+state    cleared {s.resets_gap} times by gaps, {s.resets_epoch} by restarts, \
+{s.resets_time} by time; held over {s.held_gaps} gaps
+latency  p50 {t.p50_us:.0f} us, p90 {t.p90_us:.0f} us, p99 {t.p99_us:.0f} us, \
+largest {t.max_us:.0f} us
+events   {s.n_alerts} alerts; {s.dropped_events} events not written"""
+
+
+def _print_summary(summary: Summary, *, as_json: bool) -> None:
+    text = _SUMMARY.format(s=summary, t=summary.latency)
+    click.echo(msgspec.json.encode(summary) if as_json else text, err=True)

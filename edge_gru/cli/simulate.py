@@ -1,0 +1,108 @@
+"""edge-gru simulate: a sensor board in software, for trying things out without hardware."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from edge_gru.cli.messages import print_json
+from edge_gru.errors import ConfigError
+from edge_gru.service import stop_on_signals
+from firmware_bridge.simulator import (
+    PumpScenario,
+    PumpSource,
+    ReplaySource,
+    SimulatedBoard,
+    Source,
+)
+
+_LOOK_S = 0.1
+_LINGER_S = 0.5  # what the host has not read yet is lost when the board goes
+_ONSET, _FAILURE = 0.4, 0.9  # of the duration
+
+_DURATION = "The pump's way from healthy to failed [60]."
+
+_EXAMPLES = """\b
+Examples:
+  edge-gru simulate --pump --link /tmp/pump
+  edge-gru simulate recording.csv --rate 50 --format csv --loop
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--pump", is_flag=True, help="A pump whose bearing wears out, instead of a file.")
+@click.option(
+    "--rate", "rate_hz", type=float, default=100.0, metavar="HZ", help="Samples per second [100]."
+)
+@click.option("--duration", "duration_s", type=float, default=60.0, metavar="S", help=_DURATION)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which pump.")
+@click.option("--loop", is_flag=True, help="Begin again at the end, for ever.")
+@click.option("--format", default="framed", show_default=True, help="framed or csv.")
+@click.option(
+    "--link", type=click.Path(path_type=Path), help="A name for the port, such as udev's."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print port, channels and rate as JSON.")
+def simulate(
+    *,
+    file: Path | None,
+    pump: bool,
+    rate_hz: float,
+    duration_s: float,
+    seed: int,
+    loop: bool,
+    format: str,  # noqa: A002 - click passes the option's name
+    link: Path | None,
+    as_json: bool,
+) -> None:
+    """Play a sensor board at its true rate: FILE is a recording in CSV, one line a sample.
+
+    The port's name is printed; sampling begins when somebody opens it. Ends with the last sample,
+    or by signal.
+    """
+    if pump == (file is not None):
+        raise ConfigError("expected either --pump or a CSV file, got both or neither")
+    source = _pump(rate_hz, duration_s, seed) if file is None else _recording(file, rate_hz)
+    if loop:
+        source = ReplaySource(list(source), source.schema, loop=True)
+    board = SimulatedBoard(source, format=format, link_path=link)
+    is_stopped = False
+
+    def stop() -> None:
+        nonlocal is_stopped
+        is_stopped = True
+
+    with stop_on_signals(stop), board:
+        if as_json:
+            names, rate_hz = source.schema.names, source.schema.rate_hz or 0.0
+            print_json({"port": board.port, "channels": names, "rate_hz": rate_hz})
+        else:
+            click.echo(board.port)
+        while not is_stopped and not board.wait(_LOOK_S):
+            pass
+        if not is_stopped:
+            time.sleep(_LINGER_S)
+    click.echo(f"sent {board.n_sent} samples, {board.n_dropped} found no reader", err=True)
+
+
+def _pump(rate_hz: float, duration_s: float, seed: int) -> Source:
+    try:
+        scenario = PumpScenario(
+            rate_hz=rate_hz,
+            seed=seed,
+            duration_s=duration_s,
+            onset_s=_ONSET * duration_s,
+            failure_s=_FAILURE * duration_s,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return PumpSource(scenario)
+
+
+def _recording(file: Path, rate_hz: float) -> Source:
+    try:
+        return ReplaySource.from_csv(file, rate_hz)
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}; check the path") from error

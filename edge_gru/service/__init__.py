@@ -1,0 +1,42 @@
+"""The long-running loop: samples from a port through the engine to sinks, for months."""
+
+from edge_gru.service.config import RunConfig, make_config, read_settings
+from edge_gru.service.events import (
+    AlertEvent,
+    EpochEvent,
+    Event,
+    GapEvent,
+    HealthEvent,
+    LinkEvent,
+    ModelEvent,
+    PredictionEvent,
+)
+from edge_gru.service.loop import Service
+from edge_gru.service.notify import Notifier, StatusSink
+from edge_gru.service.signals import stop_on_signals
+from edge_gru.service.sinks import FileSink, Sink, StreamSink, open_sinks
+from edge_gru.service.statistics import Latency, Summary
+
+__all__ = [
+    "AlertEvent",
+    "EpochEvent",
+    "Event",
+    "FileSink",
+    "GapEvent",
+    "HealthEvent",
+    "Latency",
+    "LinkEvent",
+    "ModelEvent",
+    "Notifier",
+    "PredictionEvent",
+    "RunConfig",
+    "Service",
+    "Sink",
+    "StatusSink",
+    "StreamSink",
+    "Summary",
+    "make_config",
+    "open_sinks",
+    "read_settings",
+    "stop_on_signals",
+]

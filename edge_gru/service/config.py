@@ -1,0 +1,112 @@
+"""What a run needs to be told: read from TOML, overridden by options, strict about every key."""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from edge_gru.errors import ConfigError
+from edge_gru.predictor import GapPolicy
+
+STDOUT = "-"
+
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of one run: one bundle, one port.
+
+    ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
+    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``outputs`` are
+    files of JSON Lines, ``-`` is stdout. Events wait at most ``flush_s`` seconds in memory; a
+    health event comes every ``health_s`` seconds, 0: only at the end.
+    """
+
+    bundle: str
+    port: str
+    format: str = "framed"
+    baud: Annotated[int, msgspec.Meta(ge=1)] = 115200
+    rate_hz: _Positive | None = None
+    wait_for_port: bool = False
+    engine: str = "auto"
+    precision: str | None = None
+    max_missing: _Count | None = None
+    max_gap_s: _Positive | None = None
+    alerts: bool = True
+    outputs: tuple[str, ...] = (STDOUT,)
+    device: str = msgspec.field(default_factory=socket.gethostname)
+    stream: str = "main"
+    flush_s: _NotNegative = 0.2
+    health_s: _NotNegative = 60.0
+
+    def gap_policy(self, rate_hz: float | None) -> GapPolicy:
+        """Make the policy for samples that come at ``rate_hz``; what is configured goes first."""
+        default = GapPolicy.for_rate(rate_hz)
+        return GapPolicy(
+            max_missing=default.max_missing if self.max_missing is None else self.max_missing,
+            max_gap_s=default.max_gap_s if self.max_gap_s is None else self.max_gap_s,
+        )
+
+
+_HINTS = {
+    "bundle": 'name the file: bundle = "model.egb"',
+    "port": "give --port /dev/ttyACM0, or port in the file; `edge-gru ports` lists what is there",
+}
+
+
+def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") -> RunConfig:
+    """Check settings and fill in the defaults; ``origin`` says in errors where they come from.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a value out of its range.
+    """
+    known = RunConfig.__struct_fields__
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise ConfigError(f"{origin}: unknown key {key!r}; {hint}")
+    for key, hint in _HINTS.items():
+        if not settings.get(key):
+            raise ConfigError(f"{origin}: expected a {key}, got none; {hint}")
+    try:
+        return msgspec.convert(settings, RunConfig)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = where.strip(".`") or "settings"
+        got = settings.get(key.split("[")[0])
+        raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings in a TOML file; the paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    try:
+        settings: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML (key = value lines), got {error}") from error
+    if isinstance(settings.get("bundle"), str):
+        settings["bundle"] = str(path.parent / settings["bundle"])
+    if isinstance(settings.get("outputs"), list):
+        settings["outputs"] = [_beside(path, name) for name in settings["outputs"]]
+    return settings
+
+
+def _beside(path: Path, name: Any) -> Any:
+    return str(path.parent / name) if isinstance(name, str) and name != STDOUT else name
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

@@ -1,0 +1,181 @@
+"""The long-running loop: one port, one model, any number of sinks, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from edge_gru.bundle import load
+from edge_gru.engines.select import open_proven
+from edge_gru.manifest import Manifest
+from edge_gru.service.config import RunConfig
+from edge_gru.service.events import Event
+from edge_gru.service.notify import Notifier
+from edge_gru.service.pipeline import Pipeline
+from edge_gru.service.sinks import Sink
+from edge_gru.service.statistics import Summary
+from firmware_bridge.link import Link, LinkStatistics
+from firmware_bridge.sample import Item, Schema
+
+_log = logging.getLogger(__name__)
+
+_SILENCE_S = 1.0  # the loop shows that it is alive at least this often
+
+
+class ItemSource(Protocol):
+    """What the loop needs of a link."""
+
+    @property
+    def statistics(self) -> LinkStatistics:
+        """The counters so far."""
+
+    @property
+    def finished(self) -> bool:
+        """Stopped, and everything that was read has been received."""
+
+    def receive(self, timeout_s: float) -> Item | None:
+        """Wait for the next item."""
+
+    def stop(self) -> None:
+        """Read no more; what was read can still be received."""
+
+
+LinkFactory = Callable[[RunConfig, Manifest], AbstractContextManager[ItemSource]]
+
+
+def make_link(config: RunConfig, manifest: Manifest) -> Link:
+    """Make the link to the configured port, for samples such as the model was trained on."""
+    rate_hz = config.rate_hz or manifest.schema.rate_hz
+    return Link(
+        config.port,
+        format=config.format,
+        baud=config.baud,
+        schema=Schema(manifest.schema.channels, rate_hz),
+        rate_hz=rate_hz,
+        wait_for_port=config.wait_for_port,
+    )
+
+
+class Service:
+    """Predicts from one port; every sample that was read is predicted, also those before a stop.
+
+    The sinks are this service's once ``run`` is called: it flushes and closes them, whatever
+    happens. When the reader of one has left, the run ends as if it had been stopped.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        sinks: Sequence[Sink],
+        *,
+        notifier: Notifier | None = None,
+        link_factory: LinkFactory = make_link,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._sinks = tuple(sinks)
+        self._notifier = notifier or Notifier()
+        self._link_factory = link_factory
+        self._clock = clock
+        self._link: ItemSource | None = None
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Read no more, and let ``run`` end with what was read; safe in threads and signals."""
+        self._is_stopping = True
+        if self._link is not None:
+            self._link.stop()
+
+    def run(self) -> Summary:
+        """Prove the engine on the golden vectors, then predict until stopped.
+
+        Raises:
+            BundleError: the bundle cannot be read.
+            EngineUnavailableError: the engine cannot run it here.
+            GoldenMismatchError: the engine does not reproduce the golden vectors.
+            PortError: the port cannot be opened.
+            SchemaError: the board's channels are not the model's.
+            ProtocolError: the board cannot be worked with.
+        """
+        try:
+            summary = self._run()
+        finally:
+            for sink in self._sinks:
+                sink.close()
+        return msgspec.structs.replace(summary, dropped_events=self._n_dropped_events())
+
+    def _run(self) -> Summary:
+        config = self._config
+        bundle = load(config.bundle)
+        engine, golden = open_proven(config.engine, bundle.source, precision=config.precision)
+        with engine:
+            pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
+            with self._link_factory(config, bundle.manifest) as link:
+                self._link = link
+                if self._is_stopping:  # stopped while there was no link yet
+                    link.stop()
+                self._notifier.ready()
+                pipeline.start()
+                self._loop(link, pipeline)
+                self._notifier.stopping()
+                _log.info("reading has ended; all that was read is predicted")
+                summary = self._summary(link, pipeline)
+                pipeline.report(summary, final=True)
+                return summary
+
+    def _loop(self, link: ItemSource, pipeline: Pipeline) -> None:
+        config, clock = self._config, self._clock
+        flush, alive = _Timer(config.flush_s, clock()), _Timer(_SILENCE_S, clock())
+        health = _Timer(config.health_s or float("inf"), clock())
+        while True:
+            wait_s = min(flush.left_s(clock()), _SILENCE_S) if config.flush_s else _SILENCE_S
+            item = link.receive(wait_s)
+            if item is not None:
+                pipeline.process(item, link.statistics.overrun_samples)
+            elif link.finished:
+                return
+            now_s = clock()
+            if flush.is_due(now_s):
+                self._flush()
+            if alive.is_due(now_s):
+                self._notifier.alive()
+            if health.is_due(now_s):
+                pipeline.report(self._summary(link, pipeline))
+
+    def _summary(self, link: ItemSource, pipeline: Pipeline) -> Summary:
+        return pipeline.summary(link.statistics, n_dropped_events=self._n_dropped_events())
+
+    def _n_dropped_events(self) -> int:
+        return sum(sink.n_dropped for sink in self._sinks)
+
+    def _emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.write(event)
+
+    def _flush(self) -> None:
+        readers = [sink.flush() for sink in self._sinks]
+        if not all(readers) and not self._is_stopping:
+            _log.info("the reader of the predictions has left; ending")
+            self.stop()
+
+
+class _Timer:
+    """Is due every ``period_s`` seconds, counted from when it was last seen to be."""
+
+    def __init__(self, period_s: float, now_s: float) -> None:
+        self._period_s = period_s
+        self._due_s = now_s + period_s
+
+    def left_s(self, now_s: float) -> float:
+        return max(self._due_s - now_s, 0.0)
+
+    def is_due(self, now_s: float) -> bool:
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + self._period_s
+        return True

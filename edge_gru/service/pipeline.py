@@ -1,0 +1,226 @@
+"""From what a link delivers to events: the policy for gaps, the predictor, alerts, counters."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+from edge_gru.engines.base import Engine
+from edge_gru.engines.golden import GoldenResult
+from edge_gru.predictor import Prediction, Predictor
+from edge_gru.service.alerts import AlertRule
+from edge_gru.service.config import RunConfig
+from edge_gru.service.events import (
+    AlertEvent,
+    EpochEvent,
+    Event,
+    GapEvent,
+    HealthEvent,
+    LinkEvent,
+    ModelEvent,
+    PredictionEvent,
+)
+from edge_gru.service.stamp import Stamp
+from edge_gru.service.statistics import Latency, LatencyHistogram, Summary
+from firmware_bridge.link import LinkStatistics
+from firmware_bridge.sample import EpochChanged, Gap, Item, LinkDown, LinkUp, SampleBlock
+
+_log = logging.getLogger(__name__)
+
+_TOO_MANY = 0.2  # resets a prediction
+
+
+class Pipeline:
+    """Predicts from items in their order and hands every event to ``emit``.
+
+    Opens nothing and waits for nothing. The engine is the caller's, and has passed ``golden``.
+
+    Raises:
+        ConfigError: an alert of the model does not fit its outputs.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: Engine,
+        golden: GoldenResult,
+        *,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        manifest = engine.manifest
+        self._config = config
+        self._engine = engine
+        self._golden = golden
+        self._manifest = manifest
+        self._emit = emit
+        self._clock = clock
+        self._labels = manifest.labels if len(manifest.labels) == manifest.n_out else ()
+        self._rules = [AlertRule(alert, manifest.outputs) for alert in manifest.alerts]
+        if not config.alerts:
+            self._rules = []
+        self._rate_hz = config.rate_hz or manifest.schema.rate_hz
+        self._predictor = self._new_predictor()
+        self._engine_name = f"{engine.name}-{engine.precision}"
+        self._stamp = Stamp(config.device, config.stream, clock)
+        self._latencies = LatencyHistogram()
+        self._started_s = clock()
+        self._n_samples = 0
+        self._n_alerts = 0
+        self._n_dropped = 0
+        self._has_warned = False
+
+    def start(self) -> None:
+        """Emit what serves from here on."""
+        self._stamp.refresh()
+        manifest, golden = self._manifest, self._golden
+        self._emit(
+            ModelEvent(
+                **self._stamp.at(self._started_s),
+                model=manifest.name,
+                model_hash=self._engine.model_hash,
+                engine=self._engine_name,
+                outputs=manifest.outputs,
+                labels=manifest.labels,
+                n_warmup=manifest.n_warmup,
+                golden_step_error=golden.step_error,
+                golden_sqnr_db=golden.stream_sqnr_db,
+            )
+        )
+
+    def process(self, item: Item, n_dropped: int = 0) -> None:
+        """Take the next item; ``n_dropped``: samples so far that the link dropped before it."""
+        self._stamp.refresh()
+        match item:
+            case SampleBlock():
+                self._n_dropped = n_dropped
+                self._predict(item)
+            case Gap(t_s, n_missing):
+                self._predictor.note_missing(n_missing)
+                self._emit(GapEvent(**self._stamp.at(t_s), n_missing=n_missing))
+            case EpochChanged(t_s, epoch, reason):
+                self._predictor.note_new_stream()
+                self._emit(EpochEvent(**self._stamp.at(t_s), epoch=epoch, reason=reason))
+                _log.info("the board began a new stream (%s); the state was cleared", reason)
+            case LinkUp():
+                self._link_up(item)
+            case LinkDown(t_s, reason):
+                event = LinkEvent(
+                    **self._stamp.at(t_s), up=False, port=self._config.port, reason=reason
+                )
+                self._emit(event)
+                if not self._n_samples:  # later on the link itself says so
+                    _log.info("waiting for %s: %s", self._config.port, reason)
+
+    def summary(self, link: LinkStatistics, *, n_dropped_events: int = 0) -> Summary:
+        """Read the counters."""
+        of_state = self._predictor.statistics
+        return Summary(
+            model=self._manifest.name,
+            engine=self._engine_name,
+            duration_s=round(self._clock() - self._started_s, 3),
+            n_samples=self._n_samples,
+            n_predictions=of_state.n_predictions,
+            rejected_samples=of_state.rejected_samples,
+            lost_samples=link.lost_samples,
+            overrun_samples=link.overrun_samples,
+            frames_bad=link.frames_bad,
+            reconnects=link.reconnects,
+            resets_gap=of_state.resets_gap,
+            resets_epoch=of_state.resets_epoch,
+            resets_time=of_state.resets_time,
+            held_gaps=of_state.held_gaps,
+            n_alerts=self._n_alerts,
+            dropped_events=n_dropped_events,
+            latency=Latency.of(self._latencies),
+            link={
+                name: value
+                for name, value in dataclasses.asdict(link).items()
+                if isinstance(value, int | float)
+            },
+        )
+
+    def report(self, summary: Summary, *, final: bool = False) -> None:
+        """Emit the counters as a health event, and warn of a gap policy that never fits."""
+        self._stamp.refresh()
+        if summary.resets_gap > _TOO_MANY * summary.n_predictions and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "gaps cleared the state %d times in %d samples, so the model remembers next to "
+                "nothing; set rate_hz or max_gap_s to the pace of the sensor",
+                summary.resets_gap,
+                summary.n_predictions,
+            )
+        stamp = self._stamp.at(self._clock())
+        self._emit(HealthEvent(**stamp, final=final, summary=summary))
+
+    def _new_predictor(self) -> Predictor:
+        policy = self._config.gap_policy(self._rate_hz)
+        return Predictor(self._engine, gap_policy=policy, n_warmup=self._manifest.n_warmup)
+
+    def _link_up(self, item: LinkUp) -> None:
+        if self._rate_hz is None and item.schema.rate_hz and not self._n_samples:
+            self._rate_hz = item.schema.rate_hz  # neither configured nor the model's: the board's
+            self._predictor = self._new_predictor()
+        self._predictor.note_new_stream()
+        names = item.schema.names
+        self._emit(LinkEvent(**self._stamp.at(item.t_s), up=True, port=item.port, channels=names))
+
+    def _predict(self, block: SampleBlock) -> None:
+        push, clock, add_latency = self._predictor.push, self._clock, self._latencies.add
+        self._n_samples += len(block)
+        for sample in block:
+            prediction = push(sample)
+            if prediction is None:
+                continue
+            latency_us = (clock() - sample.read_s) * 1e6
+            add_latency(latency_us)
+            self._publish(prediction, latency_us)
+
+    def _publish(self, prediction: Prediction, latency_us: float) -> None:
+        sample, values = prediction.sample, prediction.values.tolist()
+        warming_up = prediction.is_warming_up
+        manifest = self._manifest
+        self._emit(
+            PredictionEvent(
+                **self._stamp.at(sample.t_s),
+                sample_seq=sample.seq,
+                y=dict(zip(manifest.outputs, values, strict=True)),
+                label=self._label(values),
+                status="warmup" if warming_up else "ok",
+                n_steps=prediction.n_steps,
+                warming_up=warming_up,
+                latency_us=round(latency_us, 1),
+                model=manifest.name,
+                model_hash=self._engine.model_hash,
+                engine=self._engine_name,
+                n_dropped=self._n_dropped,
+            )
+        )
+        for rule in self._rules:
+            self._check(rule, prediction, values)
+
+    def _label(self, values: list[float]) -> str | None:
+        return self._labels[values.index(max(values))] if self._labels else None
+
+    def _check(self, rule: AlertRule, prediction: Prediction, values: list[float]) -> None:
+        t_s = prediction.sample.t_s
+        change = rule.update(t_s, values, is_warming_up=prediction.is_warming_up)
+        if change is None:
+            return
+        alert = change.alert
+        self._n_alerts += change.active
+        self._emit(
+            AlertEvent(
+                **self._stamp.at(t_s),
+                name=alert.name,
+                on=alert.on,
+                active=change.active,
+                value=change.value,
+                threshold=alert.enter if change.active else alert.exit,
+                sample_seq=prediction.sample.seq,
+            )
+        )
+        _log.info("alert %s %s at %g", alert.name, "on" if change.active else "off", change.value)
