@@ -1,0 +1,57 @@
+"""Activity from a smart watch: BasicMotions of the UEA archive, ten seconds at 10 Hz each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_bridge.sample import Float32, Schema
+from quantization.examples.example import Architecture, Example, Targets, check_split, data_folder
+from quantization.examples.metrics import accuracy
+
+RATE_HZ = 10.0
+
+
+class BasicMotions(Example):
+    """Scores the activity so far; the decision is that of the last step.
+
+    Splits are ``train`` and ``test``.
+    """
+
+    name = "basicmotions"
+    outputs = ("standing", "running", "walking", "badminton")
+    labels = ("Standing", "Running", "Walking", "Badminton")
+    task_metric = "accuracy"
+    more_is_better = True
+    architecture = Architecture(n_hidden=32)
+
+    def schema(self) -> Schema:
+        """Return accelerometer and gyroscope; the archive states no units."""
+        return Schema.of(["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"], rate_hz=RATE_HZ)
+
+    def sequences(self, split: str) -> list[Float32]:
+        """Return one recording ``(100, 6)`` per clip."""
+        return [x for x, _ in _clips(split)]
+
+    def targets(self, split: str) -> list[Targets]:
+        """Return the class of the clip at every step."""
+        return [np.full(len(x), self.labels.index(label), np.int64) for x, label in _clips(split)]
+
+    def metric(self, outputs: Sequence[Float32], split: str) -> Mapping[str, float]:
+        """Return the accuracy of the decisions at the last step of each clip."""
+        truth = np.array([target[-1] for target in self.targets(split)])
+        return {"accuracy": accuracy(np.array([y[-1].argmax() for y in outputs]), truth)}
+
+
+def _clips(split: str) -> list[tuple[npt.NDArray[np.float32], str]]:
+    check_split(split, ("train", "test"))
+    path = data_folder("basicmotions") / f"BasicMotions_{split.upper()}.ts"
+    rows = path.read_text(encoding="utf-8").split("@data\n")[1].splitlines()
+    clips = []
+    for row in filter(str.strip, rows):
+        *channels, label = row.strip().split(":")
+        values = [np.array(channel.split(","), np.float32) for channel in channels]
+        clips.append((np.stack(values, axis=1), label))
+    return clips
