@@ -6,13 +6,16 @@ SHA-256 of every part. The same model always gives the same bytes. Reading trust
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import re
-import tempfile
+import secrets
+import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,16 @@ MAX_PARTS = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: no clock in the bytes
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _REPACK = "copy or pack it again"
+# Whatever zipfile makes of bytes that are no archive, or one in a form that it does not know.
+_BROKEN = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +56,18 @@ class Bundle:
 
     @classmethod
     def pack(cls, manifest: Manifest, parts: Mapping[str, bytes]) -> Bundle:
-        """Make a bundle of a manifest whose ``parts`` are not filled in yet."""
+        """Make a bundle of a manifest whose ``parts`` are not filled in yet.
+
+        Raises:
+            BundleError: what ``load`` would refuse: an odd name, fields that contradict each other.
+        """
+        _check_names([MANIFEST, *parts])
         listed = {
             name: PartInfo(hashlib.sha256(data).hexdigest(), len(data))
             for name, data in sorted(parts.items())
         }
-        return cls(msgspec.structs.replace(manifest, parts=listed), dict(parts))
+        whole = msgspec.structs.replace(manifest, parts=listed)
+        return cls(manifests.decode(manifests.encode(whole)), dict(parts))
 
     @property
     def hash(self) -> str:
@@ -72,6 +91,7 @@ class Bundle:
 
         Raises:
             EngineUnavailableError: unknown, not installed, or not able to run this model.
+            BundleError: a part that the engine reads is missing or broken.
         """
         return open_engine(engine, self.source, n_streams=streams, precision=precision)
 
@@ -106,24 +126,42 @@ class Bundle:
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a power cut, sees the old or the new one, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
+    """Write a file so that a reader, or a power cut, sees the old or the new one, never a part.
+
+    Raises:
+        OSError: the folder is missing, full or not writable; nothing is left behind.
+    """
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    temporary = f".{target.name}.{secrets.token_hex(4)}"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        _write_new(folder, temporary, data)
+        os.replace(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        with suppress(OSError):  # some network file systems cannot, and the file is there
+            os.fsync(folder)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _write_new(folder: int, name: str, data: bytes) -> None:
+    """Write a file that gets its name when it is whole, so that a kill on the way leaves nothing.
+
+    Where the file system has no nameless files (vfat, NFS), it has its name from the beginning.
+    """
+    try:
+        handle, is_nameless = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o644, dir_fd=folder), True
+    except OSError:
+        new = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        handle, is_nameless = os.open(name, new, 0o644, dir_fd=folder), False
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(handle)
+        if is_nameless:  # a folder handle makes Python follow the link in /proc
+            os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:
@@ -134,12 +172,7 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise BundleError(
-                f"{file}: expected at most {MAX_BYTES} bytes, got {size}; is it a bundle?"
-            )
-        data = file.read_bytes()
+        data = _read(file)
     except OSError as error:
         raise BundleError(
             f"cannot read bundle {file}: {error.strerror or error}; check the path"
@@ -150,6 +183,19 @@ def load(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{file}: {error}") from error
 
 
+def _read(file: Path) -> bytes:
+    status = file.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device may never end
+        raise BundleError(f"{file}: expected a file, got a device or pipe; check the path")
+    if status.st_size > MAX_BYTES:
+        raise BundleError(
+            f"{file}: expected at most {MAX_BYTES} bytes, got {status.st_size}; is it a bundle?"
+        )
+    return file.read_bytes()
+
+
 def parse(data: bytes) -> Bundle:
     """Read a bundle from its bytes.
 
@@ -158,19 +204,12 @@ def parse(data: bytes) -> Bundle:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_members(archive, len(data))
+            _check_members(archive.infolist(), len(data))
             comment = archive.comment
             contents = {info.filename: archive.read(info) for info in archive.infolist()}
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-    ) as error:
-        if isinstance(error, BundleError):
-            raise
+    except BundleError:
+        raise
+    except _BROKEN as error:
         raise BundleError(
             f"expected a bundle, got {len(data)} bytes that are truncated or no archive ({error}); "
             f"{_REPACK}"
@@ -185,28 +224,30 @@ def parse(data: bytes) -> Bundle:
     return Bundle(manifest, contents)
 
 
-def _check_members(archive: zipfile.ZipFile, n_bytes: int) -> None:
-    members = archive.infolist()
+def _check_members(members: list[zipfile.ZipInfo], n_bytes: int) -> None:
+    """Refuse, before anything is read, what no packer of ours writes."""
     if sum(info.file_size for info in members) > n_bytes:
         raise BundleError(f"parts claim more than the file's {n_bytes} bytes; do not trust it")
-    names = [info.filename for info in members]
-    if len(members) > MAX_PARTS or len(set(names)) != len(names):
-        raise BundleError(
-            f"expected at most {MAX_PARTS} distinct parts, got {len(names)}; {_REPACK}"
-        )
+    _check_names([info.orig_filename for info in members])
     for info in members:
-        if not _NAME.fullmatch(info.filename) or info.orig_filename != info.filename:
-            raise BundleError(
-                f"expected flat part names, got {info.orig_filename!r}; do not trust this file"
-            )
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise BundleError(
                 f"expected stored parts, got a packed {info.filename}; do not trust this file"
             )
-        if (info.external_attr >> 16) & 0o170000 != 0o100000:
+        if not stat.S_ISREG(info.external_attr >> 16):
             raise BundleError(
                 f"expected regular files, got {info.filename}; do not trust this file"
             )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BundleError(f"expected flat part names, got {name!r}; do not trust this bundle")
+    if len(names) > MAX_PARTS or len(set(names)) != len(names):
+        raise BundleError(
+            f"expected at most {MAX_PARTS} distinct parts, got {len(names)}; {_REPACK}"
+        )
 
 
 def _check_parts(manifest: Manifest, contents: Mapping[str, bytes]) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from edge_gru.errors import BundleError
 from firmware_bridge.sample import Schema
 
 FORMAT = 1
 
+Count = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(min_length=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
 
 class PartInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size and hash of one file of the bundle."""
 
-    sha256: str
-    n_bytes: int
+    sha256: Sha256
+    n_bytes: Count
 
 
 class StateInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,9 +33,9 @@ class StateInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of tanh values. The INT8 grid of the recurrent operand rests on it.
     """
 
-    name: str
-    size: int
-    bound: float
+    name: Name
+    size: Annotated[int, Meta(ge=1)]
+    bound: Annotated[float, Meta(gt=0)]
 
 
 class StepNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +49,7 @@ class StepNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     op: str
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    outputs: Annotated[tuple[str, ...], Meta(min_length=1)]
     attributes: dict[str, int | float | str | list[int | float]] = {}
 
 
@@ -104,12 +110,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     producer: dict[str, str]
     schema: Schema
-    outputs: tuple[str, ...]
+    outputs: Annotated[tuple[Name, ...], Meta(min_length=1)]
     labels: tuple[str, ...]  # of the classes that the outputs score; empty: no classifier
     normalisation: Normalisation | None  # None: the model takes physical units as it is
-    states: tuple[StateInfo, ...]
+    states: Annotated[tuple[StateInfo, ...], Meta(min_length=1)]
     recipe: Recipe
-    n_warmup: int | None  # None: streams from different states never agreed in the data given
+    n_warmup: Count | None  # None: streams from different states never agreed in the data given
     precisions: dict[str, PrecisionInfo]
     default_precision: str
     program: Program
@@ -149,11 +155,12 @@ def decode(text: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        BundleError: not JSON, another format version, a missing, unknown or ill-typed field.
+        BundleError: not JSON, another format version, a missing, unknown or ill-typed field, or
+            fields that contradict each other.
     """
     try:
         version: Any = msgspec.json.decode(text, type=dict[str, Any]).get("format")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
             f"expected a manifest in JSON, got {error}; copy the bundle again"
         ) from error
@@ -164,25 +171,43 @@ def decode(text: bytes) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, ValueError) as error:
+    except msgspec.DecodeError as error:
         raise BundleError(f"the manifest is not valid: {error}; pack the model again") from error
     _check(manifest)
     return manifest
 
 
 def _check(manifest: Manifest) -> None:
-    missing = [
-        part
-        for precision in manifest.precisions.values()
-        for part in precision.graphs.values()
-        if part not in manifest.parts
-    ]
-    if missing:
-        raise BundleError(
-            f"the manifest names graphs that it does not list: {missing}; pack it again"
-        )
+    for fault in (*_faults_in_names(manifest), *_faults_in_counts(manifest)):
+        raise BundleError(f"the manifest is not valid: {fault}; pack the model again")
+
+
+def _faults_in_names(manifest: Manifest) -> Iterator[str]:
+    state_names = tuple(state.name for state in manifest.states)
+    for what, names in (("outputs", manifest.outputs), ("states", state_names)):
+        if len(set(names)) != len(names):
+            yield f"expected distinct {what}, got {', '.join(names)}"
     if manifest.default_precision not in manifest.precisions:
-        raise BundleError(
-            f"the manifest's default precision {manifest.default_precision!r} is none of "
-            f"{sorted(manifest.precisions)}; pack it again"
+        yield (
+            f"expected a default precision of {', '.join(manifest.precisions)}, "
+            f"got {manifest.default_precision!r}"
         )
+    graphs = {part for p in manifest.precisions.values() for part in p.graphs.values()}
+    missing = sorted(graphs - set(manifest.parts))
+    if missing:
+        yield f"it names graphs that it does not list: {', '.join(missing)}"
+
+
+def _faults_in_counts(manifest: Manifest) -> Iterator[str]:
+    lengths = {
+        "minima": len(manifest.input_range.minimum),
+        "maxima": len(manifest.input_range.maximum),
+    }
+    if manifest.normalisation is not None:
+        lengths["means"] = len(manifest.normalisation.mean)
+        lengths["scales"] = len(manifest.normalisation.scale)
+    for what, length in lengths.items():
+        if length != manifest.n_in:
+            yield f"expected {manifest.n_in} {what}, one a channel, got {length}"
+    if len(manifest.labels) not in (0, manifest.n_out):
+        yield f"expected {manifest.n_out} labels, one an output, got {len(manifest.labels)}"

@@ -120,7 +120,7 @@ class Predictor:
         if self._last_t_s is None:
             return
         elapsed_s = sample.t_s - self._last_t_s
-        if elapsed_s <= 0:
+        if not elapsed_s > 0:  # also where the time is no number
             self.statistics.resets_time += 1
         elif self._n_missing > self._policy.max_missing or elapsed_s > self._policy.max_gap_s:
             self.statistics.resets_gap += 1

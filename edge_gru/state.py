@@ -32,21 +32,28 @@ class State:
         """Make sure that this state can continue in the model ``model_hash``.
 
         Raises:
-            StateMismatchError: another model, other state names or sizes, or a value that the cell
-                cannot have reached.
+            StateMismatchError: another model, other state names, shapes or types, or a value that
+                the cell cannot have reached.
         """
         if self.model_hash != model_hash:
             raise StateMismatchError(
                 f"expected a state of model {model_hash[:12]}, "
                 f"got one of {self.model_hash[:12]}; {_RESET}"
             )
-        bounds = {info.name: (info.size, info.bound) for info in expected}
-        found = {name: value.size for name, value in self.values.items()}
-        if found != {name: size for name, (size, _) in bounds.items()}:
-            raise StateMismatchError(f"expected states {dict(bounds)}, got {found}; {_RESET}")
-        for name, value in self.values.items():
-            worst = float(np.abs(value).max(initial=0))
-            if not worst <= bounds[name][1] * _ROUNDING:  # also refuses NaN
-                raise StateMismatchError(
-                    f"expected {name} within +-{bounds[name][1]:g}, got {worst:g}; {_RESET}"
-                )
+        infos = tuple(expected)
+        shapes = {info.name: (info.size,) for info in infos}
+        found = {name: value.shape for name, value in self.values.items()}
+        if found != shapes:
+            raise StateMismatchError(f"expected states of shapes {shapes}, got {found}; {_RESET}")
+        for info in infos:
+            _check_values(info, self.values[info.name])
+
+
+def _check_values(info: StateInfo, value: Float32) -> None:
+    if value.dtype != np.float32:
+        raise StateMismatchError(f"expected {info.name} in float32, got {value.dtype}; {_RESET}")
+    worst = float(np.abs(value).max(initial=0))
+    if not worst <= info.bound * _ROUNDING:  # also refuses NaN
+        raise StateMismatchError(
+            f"expected {info.name} within +-{info.bound:g}, got {worst:g}; {_RESET}"
+        )

@@ -15,6 +15,7 @@ from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.golden import sqnr_db
 from edge_gru.engines.select import open_engine
+from edge_gru.engines.tensors import GOLDEN, WEIGHTS
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import (
     Alert,
@@ -34,8 +35,6 @@ from quantization.step_model import StepModel
 Float32 = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[Any]]
 
-WEIGHTS = "weights.safetensors"
-GOLDEN = "golden.safetensors"
 REPORT = "report.json"
 _FORMS: dict[str, dict[str, bool]] = {
     "step": {},

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import click
 import msgspec
-import safetensors.numpy
 from rich.console import Console
 from rich.table import Table
 
@@ -15,9 +14,8 @@ from edge_gru.bundle import Bundle, load
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import engine_table, new_console, shortened
 from edge_gru.engines.select import Measurement, measure
+from edge_gru.engines.tensors import WEIGHTS
 from edge_gru.manifest import Manifest
-
-_WEIGHTS = "weights.safetensors"
 
 _EXAMPLES = """\b
 Examples:
@@ -64,10 +62,7 @@ class _Tensor(NamedTuple):
 
 
 def _tensors(bundle: Bundle) -> list[_Tensor]:
-    weights = bundle.parts.get(_WEIGHTS)
-    if weights is None:
-        return []
-    arrays = safetensors.numpy.load(weights)
+    arrays = bundle.source.tensors(WEIGHTS) if WEIGHTS in bundle.parts else {}
     return [_Tensor(name, str(a.dtype), a.shape) for name, a in sorted(arrays.items())]
 
 

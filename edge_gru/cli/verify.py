@@ -15,9 +15,8 @@ from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
 from edge_gru.engines.golden import GoldenResult, replay
 from edge_gru.engines.select import ENGINES, open_engine
+from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EngineUnavailableError
-
-_GOLDEN = "golden.safetensors"
 
 _EXAMPLES = """\b
 Examples:
@@ -82,7 +81,7 @@ def _verdict(bundle: Bundle, name: str, precision: str) -> Verdict:
     except EngineUnavailableError as error:
         return Verdict(name, precision, None, str(error))
     with engine:
-        return Verdict(name, precision, replay(engine, bundle.parts[_GOLDEN]))
+        return Verdict(name, precision, replay(engine, bundle.parts[GOLDEN]))
 
 
 def _table(verdicts: Sequence[Verdict]) -> Table:

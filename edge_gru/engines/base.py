@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_gru.errors import EngineUnavailableError, InputShapeError
+from edge_gru.engines.tensors import read_tensors
+from edge_gru.errors import BundleError, EngineUnavailableError, InputShapeError
 from edge_gru.manifest import Manifest
 from edge_gru.state import State
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,37 @@ class EngineSource:
             )
         return name
 
+    def part(self, name: str) -> bytes:
+        """Take a part.
+
+        Raises:
+            BundleError: the bundle has none of that name.
+        """
+        data = self.parts.get(name)
+        if data is None:
+            raise BundleError(f"expected a bundle with {name}, got one without; pack it again")
+        return data
+
+    def tensors(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Read the arrays of a part by name.
+
+        Raises:
+            BundleError: the bundle has no such part, or it holds no tensors.
+        """
+        return read_tensors(self.part(name), name)
+
 
 class Engine(ABC):
     """Runs a model one step at a time and owns the states of its streams.
 
     Checks what callers hand in; an engine implements the underscored methods below and may trust
     their arguments. Not thread-safe; separate engines are independent. Arrays that ``step`` and
-    ``step_batch`` return belong to the caller.
+    ``step_batch`` return belong to the caller. A sample that is not finite spoils the state of its
+    stream until the stream is reset: whoever reads a sensor keeps such samples away.
 
     Raises:
         InputShapeError: fewer than one stream.
+        EngineUnavailableError: from every method, once the engine is closed.
     """
 
     name: str  # "onnxruntime"
@@ -61,24 +86,31 @@ class Engine(ABC):
         self.n_in = manifest.n_in
         self.n_out = manifest.n_out
         self.n_streams = n_streams
-        self._n_steps = np.zeros(n_streams, np.int64)
+        self._n_steps = [0] * n_streams
+        self._is_closed = False
 
     def step(self, x: Float32, out: Float32 | None = None) -> Float32:
         """Advance stream 0 by one sample: ``(n_in,)`` -> ``(n_out,)``, written to ``out`` if given.
 
         Raises:
-            InputShapeError: ``x`` is not ``(n_in,)``, or ``out`` not ``(n_out,)``; the state is kept.
+            InputShapeError: ``x`` is not ``(n_in,)``, or ``out`` not a writeable ``(n_out,)`` of
+                float32; the state is kept.
         """
-        x = np.asarray(x, np.float32)
+        if self._is_closed:
+            raise _closed()
+        x = np.asarray(x, _FLOAT32)
         if x.shape != (self.n_in,):
             raise InputShapeError(
                 f"expected a sample of shape ({self.n_in},), got {x.shape}; "
                 "is this the bundle for this sensor?"
             )
         if out is None:
-            out = np.empty(self.n_out, np.float32)
-        elif out.shape != (self.n_out,):
-            raise InputShapeError(f"expected out of shape ({self.n_out},), got {out.shape}")
+            out = np.empty(self.n_out, _FLOAT32)
+        elif out.shape != (self.n_out,) or out.dtype != _FLOAT32 or not out.flags.writeable:
+            raise InputShapeError(
+                f"expected out to be a writeable float32 array of shape ({self.n_out},), "
+                f"got {out.dtype} of shape {out.shape}"
+            )
         self._step(x, out)
         self._n_steps[0] += 1
         return out
@@ -89,9 +121,12 @@ class Engine(ABC):
         ``streams`` defaults to ``0..k-1``; every stream at most once.
 
         Raises:
-            InputShapeError: a wrong shape, a stream that does not exist, or one named twice.
+            InputShapeError: a wrong shape, a stream that does not exist, or one named twice; no
+                stream moves.
         """
-        x = np.asarray(x, np.float32)
+        if self._is_closed:
+            raise _closed()
+        x = np.asarray(x, _FLOAT32)
         if x.ndim != 2 or x.shape[1] != self.n_in:
             raise InputShapeError(f"expected samples of shape (k, {self.n_in}), got {x.shape}")
         rows = np.arange(len(x), dtype=np.int32) if streams is None else self._rows(streams)
@@ -101,8 +136,11 @@ class Engine(ABC):
             raise InputShapeError(
                 f"expected at most {self.n_streams} samples, one a stream, got {len(rows)}"
             )
+        if not len(rows):
+            return np.empty((0, self.n_out), _FLOAT32)
         y = self._step_batch(x, rows)
-        self._n_steps[rows] += 1
+        for row in rows.tolist():
+            self._n_steps[row] += 1
         return y
 
     def reset(self, stream: int | None = None) -> None:
@@ -111,9 +149,11 @@ class Engine(ABC):
         Raises:
             InputShapeError: no such stream.
         """
-        rows = slice(None) if stream is None else slice(self._row(stream), stream + 1)
-        self._clear(rows)
-        self._n_steps[rows] = 0
+        if self._is_closed:
+            raise _closed()
+        first, end = (0, self.n_streams) if stream is None else (self._row(stream), stream + 1)
+        self._clear(slice(first, end))
+        self._n_steps[first:end] = [0] * (end - first)
 
     def save_state(self, stream: int = 0) -> State:
         """Copy the state of a stream.
@@ -122,22 +162,24 @@ class Engine(ABC):
             InputShapeError: no such stream.
         """
         row = self._row(stream)
-        return State(self.model_hash, int(self._n_steps[row]), self._read(row))
+        return State(self.model_hash, self._n_steps[row], self._read(row))
 
     def load_state(self, stream: int, state: State) -> None:
         """Continue a stream from a saved state.
 
         Raises:
             InputShapeError: no such stream.
-            StateMismatchError: the state is of another model; the stream is kept as it is.
+            StateMismatchError: the state is of another model, or none that this one can reach; the
+                stream is kept as it is.
         """
         row = self._row(stream)
         state.check(self.model_hash, self.manifest.states)
         self._write(row, state.values)
         self._n_steps[row] = state.n_steps
 
-    def close(self) -> None:  # noqa: B027 - most engines have nothing to free
-        """Free what the engine holds; it cannot be used afterwards."""
+    def close(self) -> None:
+        """Free what the engine holds; it cannot be used afterwards. Closing twice is fine."""
+        self._is_closed = True
 
     def __enter__(self) -> Engine:  # noqa: PYI034 - Self needs Python 3.11
         return self
@@ -171,19 +213,29 @@ class Engine(ABC):
         """Set the states of one stream."""
 
     def _rows(self, streams: Int32) -> Int32:
-        rows = np.asarray(streams, np.int32)
-        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_streams:
+        rows = np.asarray(streams)
+        if not rows.size:
+            return rows.astype(np.int32)
+        if rows.dtype.kind not in "iu":  # a mask would be read as streams 0 and 1
+            raise InputShapeError(f"expected streams as integers, got {rows.dtype}")
+        if not 0 <= rows.min() <= rows.max() < self.n_streams:
             raise InputShapeError(
                 f"expected streams from 0 to {self.n_streams - 1}, got {rows.min()} to {rows.max()}"
             )
         if len(np.unique(rows)) != rows.size:
             raise InputShapeError("expected every stream at most once in a step, got one twice")
-        return rows
+        return rows.astype(np.int32)
 
     def _row(self, stream: int) -> int:
+        if self._is_closed:
+            raise _closed()
         if not 0 <= stream < self.n_streams:
             raise InputShapeError(f"expected a stream from 0 to {self.n_streams - 1}, got {stream}")
         return stream
+
+
+def _closed() -> EngineUnavailableError:
+    return EngineUnavailableError("the engine is closed; open another")
 
 
 class HostStateEngine(Engine):
@@ -197,10 +249,25 @@ class HostStateEngine(Engine):
             self._slices[state.name] = slice(offset, offset + state.size)
             offset += state.size
         self._states = np.zeros((n_streams, offset), np.float32)
+        self._state_0 = self._states[0]  # a view
 
     @abstractmethod
     def _advance(self, x: Float32, states: Float32) -> tuple[Float32, Float32]:
         """Run one step of k rows: ``(k, n_in)``, ``(k, n_state)`` -> ``(k, n_out)``, new states."""
+
+    def _try_step(self) -> None:
+        """Run two rows of zeros, so that a model that does not fit its manifest shows here.
+
+        Raises:
+            EngineUnavailableError: outputs or states of other widths than the manifest says.
+        """
+        width = self._states.shape[1]
+        y, new = self._advance(np.zeros((2, self.n_in), _FLOAT32), np.zeros((2, width), _FLOAT32))
+        if y.shape != (2, self.n_out) or new.shape != (2, width):
+            raise EngineUnavailableError(
+                f"expected {self.n_out} outputs and {width} state values from the model, "
+                f"got {y.shape[1:]} and {new.shape[1:]}; pack it again"
+            )
 
     def _step(self, x: Float32, out: Float32) -> None:
         y, self._states[:1] = self._advance(x[None], self._states[:1])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
-from edge_gru.errors import EngineUnavailableError
+from edge_gru.errors import EdgeGruError, EngineUnavailableError
 from edge_gru.manifest import Manifest
 
 _N_ROUNDS = 9
@@ -38,19 +40,31 @@ class OnnxRuntimeEngine(HostStateEngine):
             self.precision = source.precision(precision)
             step = _BoundStep(source, self.precision, n_threads)
         else:
-            candidates = dict.fromkeys([source.manifest.default_precision, "fp32"])
-            steps = {name: _BoundStep(source, name, n_threads) for name in candidates}
+            candidates = dict.fromkeys([source.precision(None), "fp32"])
+            steps = {
+                name: _BoundStep(source, name, n_threads)
+                for name in candidates
+                if name in source.manifest.precisions
+            }
             self.precision = _fastest(steps)
             step = steps[self.precision]
         self._bound = step
+        with _explained(self.precision):
+            self._try_step()
+
+    def close(self) -> None:
+        """Free the session."""
+        if not self._is_closed:
+            del self._bound
+        super().close()
 
     def _step(self, x: Float32, out: Float32) -> None:
-        bound = self._bound
-        bound.x[0] = x
-        bound.state[...] = self._states[:1]
+        bound, state = self._bound, self._state_0
+        bound.x[...] = x
+        bound.state[...] = state
         bound.run()
-        self._states[:1] = bound.new_state
-        out[...] = bound.y[0]
+        state[...] = bound.new_state
+        out[...] = bound.y
 
     def _advance(self, x: Float32, states: Float32) -> tuple[Float32, Float32]:
         feed = {"x": x}
@@ -60,54 +74,72 @@ class OnnxRuntimeEngine(HostStateEngine):
 
 
 class _BoundStep:
-    """A session with fixed buffers for one row: write ``x`` and ``state``, run, read the others."""
+    """A session with fixed buffers for one row: write ``x`` and ``state``, run, read the others.
+
+    The buffers are one-dimensional views of what is bound: numpy assigns those the fastest.
+    """
 
     def __init__(self, source: EngineSource, precision: str, n_threads: int) -> None:
         manifest = source.manifest
         graph = manifest.precisions[precision].graphs.get("cpu")
         if graph is None:
             raise EngineUnavailableError(f"the bundle has no CPU graph of precision {precision!r}")
-        self.session = _session(source.parts[graph], n_threads)
         self.output_names = ["y", *(f"{state.name}_out" for state in manifest.states)]
         n_state = sum(manifest.state_sizes.values())
-        self.x = np.zeros((1, manifest.n_in), np.float32)
-        self.y = np.zeros((1, manifest.n_out), np.float32)
-        self.state = np.zeros((1, n_state), np.float32)
-        self.new_state = np.zeros((1, n_state), np.float32)
-        self._binding = self.session.io_binding()
-        self._bind(manifest)
+        self.x = np.zeros(manifest.n_in, np.float32)
+        self.y = np.zeros(manifest.n_out, np.float32)
+        self.state = np.zeros(n_state, np.float32)
+        self.new_state = np.zeros(n_state, np.float32)
+        with _explained(precision):
+            self.session = onnxruntime.InferenceSession(
+                source.part(graph), session_options(n_threads), providers=["CPUExecutionProvider"]
+            )
+            self._binding = self.session.io_binding()
+            self._bind(manifest)
+            self.run()
 
     def _bind(self, manifest: Manifest) -> None:
-        def bind_input(name: str, array: Float32) -> None:
-            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        def bind_input(name: str, row: Float32) -> None:
+            self._binding.bind_input(name, "cpu", 0, np.float32, (1, row.size), row.ctypes.data)
 
-        def bind_output(name: str, array: Float32) -> None:
-            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        def bind_output(name: str, row: Float32) -> None:
+            self._binding.bind_output(name, "cpu", 0, np.float32, (1, row.size), row.ctypes.data)
 
         bind_input("x", self.x)
         bind_output("y", self.y)
         offset = 0
         for name, size in manifest.state_sizes.items():
             part = slice(offset, offset + size)
-            bind_input(name, self.state[:, part])
-            bind_output(f"{name}_out", self.new_state[:, part])
+            bind_input(name, self.state[part])
+            bind_output(f"{name}_out", self.new_state[part])
             offset += size
 
     def run(self) -> None:
         self.session.run_with_iobinding(self._binding)
 
 
-def _session(graph: bytes, n_threads: int) -> onnxruntime.InferenceSession:
+def session_options(n_threads: int) -> onnxruntime.SessionOptions:
+    """Make the options that every session of this engine has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Where the CPU lacks VNNI, onnxruntime's fast kernel saturates its 16-bit sums: wrong results.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 4  # what goes wrong comes as an exception, not on stderr
+    return options
+
+
+@contextmanager
+def _explained(precision: str) -> Iterator[None]:
+    """Turn whatever onnxruntime raises of a graph into one sentence."""
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        yield
+    except EdgeGruError:
+        raise
     except Exception as error:
-        raise EngineUnavailableError(f"onnxruntime cannot load the step graph: {error}") from error
+        cause = str(error).partition("\n")[0]
+        raise EngineUnavailableError(
+            f"onnxruntime cannot run the {precision} graph of this bundle ({cause}); "
+            "pack the model again"
+        ) from error
 
 
 def _fastest(steps: dict[str, _BoundStep]) -> str:

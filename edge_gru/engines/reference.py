@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import safetensors.numpy
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
 from edge_gru.engines.operators import OPERATORS, Array, Float64, sigmoid
+from edge_gru.engines.tensors import WEIGHTS
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import StepNode
 
@@ -67,7 +67,13 @@ def gru_cell(x: Float64, h: Float64, cell: Cell, *, precision: str = "fp32") -> 
 
 
 class ReferenceEngine(HostStateEngine):
-    """Runs the program of a bundle in float64."""
+    """Runs the program of a bundle in float64.
+
+    Raises:
+        EngineUnavailableError: the program has an operation that is not in ``OPERATORS``, or does
+            not fit the weights.
+        BundleError: the weights are not there.
+    """
 
     name = "reference"
 
@@ -80,20 +86,28 @@ class ReferenceEngine(HostStateEngine):
             raise EngineUnavailableError(
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
             )
-        weights = safetensors.numpy.load(source.parts["weights.safetensors"])
+        weights = source.tensors(WEIGHTS)
         self._constants = {name: widened(value) for name, value in weights.items()}
         self._cells = {
             prefix: cell_tensors(self._constants, str(prefix))
             for node in self._program.nodes
             if (prefix := node.attributes.get("cell"))
         }
+        try:
+            self._try_step()
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise EngineUnavailableError(
+                f"the program does not fit the weights in {self.precision} ({error}); "
+                "pack the model again"
+            ) from error
 
     def _advance(self, x: Float32, states: Float32) -> tuple[Float32, Float32]:
         values: dict[str, Array] = {**self._constants, "x": x.astype(np.float64)}
         for name, part in self._slices.items():
             values[name] = states[:, part].astype(np.float64)
-        for node in self._program.nodes:
-            values[node.outputs[0]] = self._evaluate(node, values)
+        with np.errstate(all="ignore"):  # where ONNX says inf or NaN, that is the result
+            for node in self._program.nodes:
+                values[node.outputs[0]] = self._evaluate(node, values)
         new = [values[f"{name}_out"] for name in self._slices]
         y = values[self._program.output]
         return y.astype(np.float32), np.concatenate(new, axis=1).astype(np.float32)

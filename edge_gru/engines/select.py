@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import safetensors.numpy
 
-from edge_gru.engines.base import Engine, EngineSource, Float32
+from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.golden import GoldenResult, replay
-from edge_gru.errors import EngineUnavailableError, GoldenMismatchError
+from edge_gru.engines.tensors import GOLDEN
+from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,9 @@ class EngineRow:
 
 
 ENGINES = {
-    "reference": EngineRow("edge_gru.engines.reference", "ReferenceEngine", "", serves=False),
+    "reference": EngineRow(
+        "edge_gru.engines.reference", "ReferenceEngine", "reinstall edge-gru", serves=False
+    ),
     "onnxruntime": EngineRow(
         "edge_gru.engines.onnxruntime",
         "OnnxRuntimeEngine",
@@ -66,9 +68,11 @@ def open_engine(
 
     Raises:
         EngineUnavailableError: unknown, not installed, or not able to run this bundle.
+        BundleError: a part that the engine reads is missing or broken.
     """
     if name == "auto":
-        name = fastest(measure(source, precision=precision)).engine
+        best = fastest(measure(source, precision=precision))
+        name, precision = best.engine, best.precision  # what was proven, not another choice
     row = ENGINES.get(name)
     if row is None:
         raise EngineUnavailableError(
@@ -92,9 +96,14 @@ def open_proven(
     Raises:
         GoldenMismatchError: it does not.
         EngineUnavailableError: it cannot be opened.
+        BundleError: the golden vectors, or a part that the engine reads, are missing or broken.
     """
     engine = open_engine(name, source, n_streams=n_streams, precision=precision)
-    result = replay(engine, source.parts["golden.safetensors"])
+    try:
+        result = replay(engine, source.part(GOLDEN))
+    except EdgeGruError:
+        engine.close()
+        raise
     if not result.passed:
         engine.close()
         raise GoldenMismatchError(
@@ -107,18 +116,24 @@ def open_proven(
 
 
 def measure(source: EngineSource, *, precision: str | None = None) -> list[Measurement]:
-    """Verify and time every engine on this machine, in interleaved rounds on golden inputs."""
-    opened: dict[str, tuple[Engine, GoldenResult]] = {}
+    """Verify and time every engine on this machine, in interleaved rounds on golden inputs.
+
+    Rows come in the order of the engine table.
+
+    Raises:
+        BundleError: the golden vectors, or a part that an engine reads, are missing or broken.
+        EngineUnavailableError: the bundle has no such precision.
+    """
+    source.precision(precision)
+    found = {name: _open_or_explain(name, source, precision) for name in ENGINES}
+    opened = {name: row for name, row in found.items() if not isinstance(row, Measurement)}
+    times = _times_us({name: engine for name, (engine, _) in opened.items()}, source)
     rows: list[Measurement] = []
-    for name in ENGINES:
-        found = _open_or_explain(name, source, precision)
-        if isinstance(found, Measurement):
-            rows.append(found)
-        else:
-            opened[name] = found
-    samples = safetensors.numpy.load(source.parts["golden.safetensors"])["stream.x"]
-    times = _times_us({name: engine for name, (engine, _) in opened.items()}, samples)
-    for name, (engine, result) in opened.items():
+    for name, row in found.items():
+        if isinstance(row, Measurement):
+            rows.append(row)
+            continue
+        engine, result = row
         p50_us, p99_us = np.percentile(times[name], [50, 99]).tolist()
         rows.append(Measurement(name, engine.precision, p50_us, p99_us, result))
         engine.close()
@@ -134,7 +149,10 @@ def _open_or_explain(
         return Measurement(name, precision or "", None, None, None, str(error))
 
 
-def _times_us(engines: Mapping[str, Engine], samples: Float32) -> dict[str, list[float]]:
+def _times_us(engines: Mapping[str, Engine], source: EngineSource) -> dict[str, list[float]]:
+    if not engines:
+        return {}
+    samples = source.tensors(GOLDEN)["stream.x"]
     times: dict[str, list[float]] = {name: [] for name in engines}
     for first in range(0, _N_ROUNDS * _N_STEPS_A_ROUND, _N_STEPS_A_ROUND):
         for name, engine in engines.items():

@@ -126,10 +126,16 @@ def compare(example: Example, split: str = "test") -> Row:
 def main(arguments: Sequence[str]) -> None:
     """Compare the examples named, all by default, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("examples", nargs="*", default=RECORDED, help=f"of {', '.join(EXAMPLES)}")
+    names = ", ".join(EXAMPLES)
+    parser.add_argument("examples", nargs="*", help=f"of {names}; the recorded ones by default")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args(arguments)
-    rows = [compare(EXAMPLES[name]) for name in options.examples]
+    if unknown := set(options.examples) - set(EXAMPLES):
+        parser.error(f"expected examples of {names}, got {', '.join(sorted(unknown))}")
+    try:
+        rows = [compare(EXAMPLES[name]) for name in options.examples or RECORDED]
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
     if options.json:
         print_json([asdict(row) for row in rows])
         return

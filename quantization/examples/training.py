@@ -22,7 +22,9 @@ Augment = Callable[[Float32, np.random.Generator], Float32]
 class Settings:
     """What held-out recordings choose; ``window_steps`` bounds how far gradients go back in time.
 
-    The state is carried over the windows of a recording.
+    The state is carried over the windows of a recording, but for ``restart_share`` of the windows,
+    which begin at zero or in another recording's state: a device may be switched on at any time,
+    and what it says must soon rest on what it has seen since.
     """
 
     n_epochs: int
@@ -31,6 +33,7 @@ class Settings:
     batch_size: int = 16
     weight_decay: float = 0.0
     window_steps: int = 1000
+    restart_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def train(
         for indices in np.array_split(order, n_batches):
             batch = recordings.subset(indices)
             shown = [x if augment is None else augment(x, rng) for x in batch.sequences]
-            for part in _parts(network, shown, batch.targets, loss, settings.window_steps):
+            for part in _parts(network, shown, batch.targets, loss, settings, rng):
                 optimizer.zero_grad()
                 part.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -96,18 +99,30 @@ def _parts(
     sequences: Sequence[Float32],
     targets: Sequence[Targets],
     loss: Loss,
-    window_steps: int,
+    settings: Settings,
+    rng: np.random.Generator,
 ) -> Iterator[torch.Tensor]:
     """Yield the loss of each window of a batch, padding left out."""
     x, y = _padded(sequences), _padded(targets)
     n_steps = torch.tensor([len(sequence) for sequence in sequences])
     valid = torch.arange(x.shape[1]) < n_steps[:, None]
     state = None
-    for start in range(0, x.shape[1], window_steps):
-        window = slice(start, start + window_steps)
+    for start in range(0, x.shape[1], settings.window_steps):
+        window = slice(start, start + settings.window_steps)
+        if state is not None and settings.restart_share:
+            state = _restarted(state, settings.restart_share, rng)
         outputs, state = network.advance(x[:, window], state)
         yield loss(outputs[valid[:, window]], y[:, window][valid[:, window]])
         state = state.detach()
+
+
+def _restarted(state: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Replace a share of the states ``(n_layers, n_batch, n_hidden)``: a third of it by zeros."""
+    n_batch = state.shape[1]
+    drawn = torch.from_numpy(rng.random(n_batch))[None, :, None]
+    foreign = state[:, torch.from_numpy(rng.permutation(n_batch))]
+    state = torch.where(drawn < share, foreign, state)
+    return torch.where(drawn < share / 3, torch.zeros_like(state), state)
 
 
 def _padded(arrays: Sequence[Targets]) -> torch.Tensor:

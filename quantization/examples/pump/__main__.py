@@ -15,7 +15,7 @@ from quantization.examples.pump.alert import AlertRule, judged
 from quantization.examples.pump.export import export
 from quantization.examples.training import Recordings, Settings, parse_seed, train
 
-SETTINGS = Settings(n_epochs=12, learning_rate=5e-3, window_steps=500)
+SETTINGS = Settings(n_epochs=12, learning_rate=5e-3, window_steps=250, restart_share=0.5)
 RULES = tuple(
     AlertRule(enter=enter, exit=enter / 2, for_s=for_s)
     for enter in (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)

@@ -79,10 +79,15 @@ def test_windows_carry_the_state_and_cover_every_valid_step_once():
         return squared(outputs, targets)
 
     arguments = (network, recordings.sequences, recordings.targets, collect)
-    whole = next(training._parts(*arguments, 1000)).item()
+    rng = np.random.default_rng(0)
+
+    def windows(n_steps):
+        return training._parts(*arguments, training.Settings(1, 1e-3, window_steps=n_steps), rng)
+
+    whole = next(windows(1000)).item()
     whole_steps = torch.cat([y for y, _ in seen]).ravel().sort().values
     seen.clear()
-    parts = [part.item() for part in training._parts(*arguments, 11)]
+    parts = [part.item() for part in windows(11)]
     windowed_steps = torch.cat([y for y, _ in seen]).ravel().sort().values
     assert len(parts) == 4
     assert len(windowed_steps) == sum(map(len, recordings.sequences))
@@ -109,3 +114,14 @@ def test_streaming_equals_the_whole_recording():
     x = Toy().sequences("")[0]
     whole = network_module.run_whole(network, [x])[0]
     np.testing.assert_allclose(network_module.run_streamed(network, x), whole, rtol=0, atol=1e-6)
+
+
+def test_restarted_states_are_kept_or_anothers_or_zero():
+    state = torch.arange(1.0, 3001.0).repeat(2, 1)[..., None].repeat(1, 1, 3)
+    found = training._restarted(state, 0.6, np.random.default_rng(0))
+    kept = (found == state).all(dim=(0, 2))
+    zero = (found == 0).all(dim=(0, 2))
+    assert kept.float().mean().item() == pytest.approx(0.4, abs=0.05)
+    assert zero.float().mean().item() == pytest.approx(0.2, abs=0.05)
+    assert torch.equal(found[0], found[1])
+    assert set(found.unique().tolist()) <= {0.0, *state.unique().tolist()}
