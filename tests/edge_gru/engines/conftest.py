@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.numpy
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_gru.bundle import Bundle
+from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.select import open_engine
+from edge_gru.errors import EngineUnavailableError
+from quantization import quantize, step_graph
+from quantization.step_model import StepModel
+
+N_IN, N_HIDDEN, N_OUT = 3, 8, 2
+
+
+def two_layer_gru(seed: int = 0) -> onnx.ModelProto:
+    """Two GRUs of one width, so that swapped states would fit, and a linear head; batch first."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.6, shape).astype(np.float32)
+
+    constants = {"axis_1": np.array([1])}
+    nodes = [helper.make_node("Transpose", ["x"], ["below_0"], perm=[1, 0, 2])]
+    for layer, width in enumerate((N_IN, N_HIDDEN)):
+        weights = [f"w_{layer}", f"r_{layer}", f"b_{layer}"]
+        shapes = [(24, width), (24, N_HIDDEN), (48,)]
+        constants |= {name: normal(1, *s) for name, s in zip(weights, shapes, strict=True)}
+        inputs, y = [f"below_{layer}", *weights], f"y_{layer}"
+        gru = {"hidden_size": N_HIDDEN, "linear_before_reset": 1}
+        nodes.append(helper.make_node("GRU", inputs, [y], **gru))
+        nodes.append(helper.make_node("Squeeze", [y, "axis_1"], [f"below_{layer + 1}"]))
+    constants |= {"head_w": normal(N_HIDDEN, N_OUT), "head_b": normal(N_OUT)}
+    nodes += [
+        helper.make_node("Transpose", ["below_2"], ["top"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["top", "head_w"], ["head"]),
+        helper.make_node("Add", ["head", "head_b"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "gru",
+        [value("x", TensorProto.FLOAT, ["batch", "time", N_IN])],
+        [value("y", TensorProto.FLOAT, ["batch", "time", N_OUT])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    proto.ir_version = 8
+    return proto
+
+
+def quantized(folder: Path, seed: int = 0) -> Bundle:
+    path = folder / f"gru_{seed}.onnx"
+    onnx.save(two_layer_gru(seed), path)
+    x = np.random.default_rng(seed + 1).normal(size=(200, N_IN))
+    return quantize(path, calibration=[x])
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return quantized(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return quantized(tmp_path_factory.mktemp("other"), seed=7)
+
+
+def open_or_skip(name: str, bundle: Bundle, precision: str | None, n_streams: int = 1) -> Engine:
+    """Open an engine; skip where its library is not installed, and for no other reason."""
+    try:
+        return open_engine(name, bundle.source, n_streams=n_streams, precision=precision)
+    except EngineUnavailableError as error:
+        if isinstance(error.__cause__, ImportError):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture
+def samples() -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(40, N_IN)).astype(np.float32)
+
+
+@pytest.fixture
+def opened(bundle: Bundle) -> Callable[..., Engine]:
+    def open_named(name: str, precision: str | None = None, n_streams: int = 1) -> Engine:
+        return open_or_skip(name, bundle, precision, n_streams)
+
+    return open_named
+
+
+@pytest.fixture
+def with_weights(
+    bundle: Bundle,
+) -> Callable[[Callable[[dict[str, np.ndarray]], None]], EngineSource]:
+    """The bundle's parts with other weights: in the tensors, and in graphs built from them."""
+
+    def changed(change: Callable[[dict[str, np.ndarray]], None]) -> EngineSource:
+        manifest = bundle.manifest
+        weights = safetensors.numpy.load(bundle.parts["weights.safetensors"])
+        change(weights)
+        model = StepModel(manifest.program, weights, manifest.states, manifest.n_in, manifest.n_out)
+        parts = {**bundle.parts, "weights.safetensors": safetensors.numpy.save(weights)}
+        for precision, info in manifest.precisions.items():
+            for part in set(info.graphs.values()):
+                form = {"cpu": part.endswith("_cpu.onnx"), "active": part.endswith("_active.onnx")}
+                proto = step_graph.build(model, weights, precision, **form)
+                parts[part] = proto.SerializeToString()
+        return EngineSource(manifest, parts)
+
+    return changed
