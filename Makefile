@@ -24,7 +24,7 @@ examples: .venv/ready
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
-PYTHONS_HERE = $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v)))
+PYTHONS_HERE = $(strip $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v))))
 
 test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 	@echo "tested on Python $(or $(PYTHONS_HERE),none) of $(PYTHONS)"
