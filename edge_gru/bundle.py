@@ -16,7 +16,7 @@ import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,7 @@ MAX_PARTS = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: no clock in the bytes
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _REPACK = "copy or pack it again"
+_N_BEGINNING = 64  # bytes, with the name of the first part in them
 # Whatever zipfile makes of bytes that are no archive, or one in a form that it does not know.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -52,7 +53,7 @@ class Bundle:
     """A packed model: its manifest and the bytes of its parts."""
 
     manifest: Manifest
-    parts: Mapping[str, bytes]
+    parts: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
     def pack(cls, manifest: Manifest, parts: Mapping[str, bytes]) -> Bundle:
@@ -112,10 +113,12 @@ class Bundle:
         """Write the file whole or not at all; return its path.
 
         Raises:
-            BundleError: the folder is missing, full or not writable; nothing is left behind.
+            BundleError: the folder is missing, full or not writable, or something that is no
+                bundle stands there; nothing is left behind.
         """
         target = Path(path)
         try:
+            _check_replaceable(target)
             write_atomically(target, self.to_bytes())
         except OSError as error:
             raise BundleError(
@@ -123,6 +126,20 @@ class Bundle:
                 "choose a folder that exists and has space"
             ) from error
         return target
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse to write over a recording, a model or a device."""
+    if target.is_dir() or not target.exists():
+        return  # the folder says so itself
+    if target.is_file():
+        with target.open("rb") as file:
+            beginning = file.read(_N_BEGINNING)
+        if target.suffix == SUFFIX or not beginning or MANIFEST.encode() in beginning:
+            return
+    raise BundleError(
+        f"{target} exists and is no bundle: it is left alone; give another name, or remove it"
+    )
 
 
 def write_atomically(target: Path, data: bytes) -> None:

@@ -60,6 +60,11 @@ class Schema:
         return cls(tuple(Channel(name, unit) for name, unit in pairs), rate_hz)
 
     @property
+    def is_unnamed(self) -> bool:
+        """Whether only the number of channels is known: ``ch0..`` of unknown unit."""
+        return self.channels == Schema.unnamed(len(self.channels)).channels
+
+    @property
     def n_channels(self) -> int:
         """Number of values in a sample."""
         return len(self.channels)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import IO, Any
@@ -80,6 +83,19 @@ class VerbGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise Failure(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has what it wanted; click ends quietly
+                raise
+            _discard_output()
+            raise Failure(f"{error}; check the path and the space there") from error
+
+
+def _discard_output() -> None:
+    """Let what is still buffered for stdout go nowhere, or Python fails on it again at its end."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -57,7 +57,8 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     """Predict live from a serial port, one prediction per sample.
 
     Predictions and events go to stdout, or to a file, as JSON Lines; messages and the summary go
-    to stderr. SIGTERM or Ctrl-C ends the run after everything that was read is predicted.
+    to stderr. SIGTERM or Ctrl-C ends the run after everything that was read is predicted. The exit
+    code is 1 if events could not be written.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     config = _configure(file, given)
@@ -71,6 +72,14 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     with stop_on_signals(service.stop):
         summary = service.run()
     _print_summary(summary, as_json=as_json)
+    if summary.dropped_events:
+        places = ", ".join(config.outputs)
+        click.echo(
+            f"edge-gru: {summary.dropped_events} events could not be written to {places}; "
+            "check its space and its reader",
+            err=True,
+        )
+        click.get_current_context().exit(1)
 
 
 def _configure(file: Path, options: dict[str, Any]) -> RunConfig:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_gru.engines.select import Measurement
+from edge_gru.errors import ConfigError
 
 _N_SHOWN = 8
 _PIPE_WIDTH = 160
@@ -20,6 +21,8 @@ def new_console(*, markup: bool = True) -> Console:
 
     Without ``markup`` square brackets are just that: for text that others wrote.
     """
+    if sys.stdout is None:
+        raise ConfigError("expected an open stdout, got a closed one; redirect it")
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     return Console(highlight=False, markup=markup, width=width)
 

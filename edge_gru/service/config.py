@@ -32,7 +32,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     bundle: str
     port: str
     format: str = "framed"
-    baud: Annotated[int, msgspec.Meta(ge=1)] = 115200
+    baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
     rate_hz: _Positive | None = None
     wait_for_port: bool = False
     engine: str = "auto"

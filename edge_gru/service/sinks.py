@@ -126,6 +126,7 @@ class FileSink(StreamSink):
         super().__init__(-1, str(path), max_pending_bytes=max_pending_bytes)
         self.torn_bytes = 0
         self._path = path
+        self._is_new = False
 
     def open(self) -> FileSink:
         """Open or make the file and repair its end.
@@ -134,6 +135,7 @@ class FileSink(StreamSink):
             ConfigError: it cannot be written, another run holds it, or it holds something else.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        self._is_new = not self._path.exists()
         try:
             self._descriptor = os.open(self._path, flags, 0o644)
             if self._is_regular():
@@ -163,6 +165,8 @@ class FileSink(StreamSink):
         with suppress(OSError):  # a device that cannot be synced, or a disk that fails for good
             if self._is_regular():
                 self._drop_torn_line()
+                if self._is_new and os.fstat(self._descriptor).st_size == 0:
+                    self._path.unlink()  # the run never began
             os.fsync(self._descriptor)
         self._release()
 

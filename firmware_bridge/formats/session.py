@@ -120,7 +120,12 @@ def describe(schema: Schema) -> str:
 
 
 def have_same_channels(expected: Schema, offered: Schema) -> bool:
-    """Tell whether names and order agree, and units where both sides know them."""
+    """Tell whether names and order agree, and units where both sides know them.
+
+    An unnamed schema knows only how many channels there are.
+    """
+    if expected.is_unnamed or offered.is_unnamed:
+        return expected.n_channels == offered.n_channels
     return expected.names == offered.names and all(
         not mine.unit or not theirs.unit or mine.unit == theirs.unit
         for mine, theirs in zip(expected.channels, offered.channels, strict=True)

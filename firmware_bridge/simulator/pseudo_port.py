@@ -42,7 +42,7 @@ class PseudoPort:
         """Make the pty, and the link to it.
 
         Raises:
-            PortError: something that is no link is in the way of the link.
+            PortError: the link cannot be made, or its name is taken by something else.
         """
         self._master, slave = os.openpty()
         tty.setraw(slave)  # before any byte: what is queued in line mode is lost
@@ -50,13 +50,28 @@ class PseudoPort:
         os.close(slave)
         os.set_blocking(self._master, False)
         if self._link_path is not None:
-            self._point(self._link_path)
+            try:
+                self._point(self._link_path)
+            except PortError:
+                self.pull_out()
+                raise
 
     def _point(self, link: Path) -> None:
-        if link.exists() and not link.is_symlink():
+        if link.is_symlink() and link.exists():
+            raise PortError(
+                f"{link} leads to {link.readlink()}, another simulated board's or a real one's; "
+                "give this one another path, or remove the link if nothing uses it"
+            )
+        if link.exists():
             raise PortError(f"{link} exists and is no link; give the simulated port another path")
-        link.unlink(missing_ok=True)
-        link.symlink_to(self._device)
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._device)
+        except OSError as error:
+            raise PortError(
+                f"cannot make the link {link}: {error.strerror}; choose a folder that you may "
+                "write to"
+            ) from error
 
     def pull_out(self) -> None:
         """Close it: who has it open sees it hang up, unread bytes are gone."""
@@ -64,8 +79,9 @@ class PseudoPort:
             return
         os.close(self._master)
         self._master, self._has_host = -1, False
-        if self._link_path is not None:
-            self._link_path.unlink(missing_ok=True)
+        link = self._link_path
+        if link is not None and link.is_symlink() and str(link.readlink()) == self._device:
+            link.unlink()
 
     def sleep(self, wake_fd: int, timeout_s: float, *, is_writing: bool) -> None:
         """Wait for a byte from the host or from ``wake_fd``, or for room to write."""

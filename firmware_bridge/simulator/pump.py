@@ -63,6 +63,8 @@ class PumpScenario:
     disturbances_per_min: float = 12.0
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"expected a seed of 0 or more, got {self.seed}")
         for name in ("rate_hz", "duration_s", "load"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

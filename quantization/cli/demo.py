@@ -34,6 +34,7 @@ from quantization.pipeline import quantize
 _N_CALIBRATION = 12
 _MIN_SQNR_DB = 40.0
 _PATIENCE_S = 2.0
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,13 +50,21 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(epilog="\b\nExample:\n  edge-gru demo --seed 3 -o pump.egb")
-@click.option("--duration", "duration_s", default=20.0, show_default=True, help="Seconds to run.")
-@click.option("--seed", default=0, show_default=True, help="Which pump.")
+@click.option(
+    *("--duration", "duration_s"),
+    type=click.IntRange(min=10, max=3600),
+    default=20,
+    show_default=True,
+    help="Seconds to run.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which pump."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the bundle here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def demo(
-    ctx: click.Context, *, duration_s: float, seed: int, output: Path | None, as_json: bool
+    ctx: click.Context, *, duration_s: int, seed: int, output: Path | None, as_json: bool
 ) -> None:
     """See it all work on a simulated pump: quantize, verify, run.
 
@@ -73,6 +82,9 @@ def demo(
         bundle.save(path)
         faults = _verified(console, bundle)
         result = _run(console, bundle, path, PumpSource(scenario), faults)
+    if result is None:
+        click.echo("edge-gru: interrupted", err=True)
+        ctx.exit(_INTERRUPTED)
     if as_json:
         print_json(result)
     else:
@@ -118,7 +130,8 @@ def _verified(console: Console, bundle: Bundle) -> list[str]:
 
 def _run(
     console: Console, bundle: Bundle, path: Path, source: PumpSource, faults: list[str]
-) -> DemoResult:
+) -> DemoResult | None:
+    """Run to the end of the source; None if a signal ended it before."""
     scenario = source.scenario
     with SimulatedBoard(source) as board:
         console.print(
@@ -130,9 +143,17 @@ def _run(
         service = Service(config, [sink])
         ending = threading.Thread(target=_stop_when_seen, args=(board, sink, service), daemon=True)
         ending.start()
-        with stop_on_signals(service.stop):
+        interrupted = threading.Event()
+
+        def interrupt() -> None:
+            interrupted.set()
+            service.stop()
+
+        with stop_on_signals(interrupt):
             summary = service.run()
         n_sent = board.n_sent
+    if interrupted.is_set():
+        return None
     return _judged(bundle, source, sink, summary, n_sent, faults)
 
 

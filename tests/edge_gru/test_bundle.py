@@ -524,3 +524,30 @@ def test_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
 def test_bundle_is_a_value(small: Bundle) -> None:
     assert replace(small) == small
     assert small.source.manifest is small.manifest
+
+
+@pytest.mark.parametrize("content", [b"vibration,temperature\n1,2\n", b"\x08\x08\x12\x05torch"])
+def test_save_leaves_a_recording_or_model_alone(
+    small: Bundle, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "healthy.csv"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="is no bundle: it is left alone"):
+        small.save(path)
+    assert path.read_bytes() == content
+    assert listing(tmp_path) == ["healthy.csv"]
+
+
+def test_save_leaves_a_device_alone(small: Bundle) -> None:
+    with pytest.raises(BundleError, match="left alone"):
+        small.save("/dev/null")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_save_over_a_bundle_of_another_name_is_an_update(small: Bundle, tmp_path: Path) -> None:
+    path = small.save(tmp_path / "model.bin")
+    assert small.save(path) == path
+
+
+def test_a_bundle_does_not_flood_the_terminal(small: Bundle) -> None:
+    assert len(repr(small)) < 5000

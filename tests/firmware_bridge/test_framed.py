@@ -73,6 +73,15 @@ def test_units_unknown_to_one_side_do_not_matter(make_bench):
     assert bench.events(LinkUp)
 
 
+def test_a_model_without_names_takes_any_board_with_as_many_channels(make_bench):
+    bench = make_bench(expected=Schema.unnamed(3, 100.0))
+    bench.run(0.5)
+    assert bench.events(LinkUp)
+    bench = make_bench(expected=Schema.unnamed(4, 100.0))
+    with pytest.raises(SchemaError):
+        bench.run(1.0)
+
+
 def test_no_common_version_names_both_ranges(make_bench, schema):
     firmware = FramedFirmware(BoardSchema.of(schema), proto_min=2, proto_max=3)
     with pytest.raises(ProtocolError, match=r"host speaks 1 to 1, the board 2 to 3"):

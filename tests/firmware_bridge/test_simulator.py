@@ -97,3 +97,18 @@ def test_a_board_nobody_reads_drops_whole_frames_and_counts_them(rows, schema):
             os.close(reader)
     printed = lines.split(b"\r\n")[1:-1]
     assert all(line.count(b",") == 2 for line in printed)
+
+
+def test_a_second_board_leaves_the_link_of_the_first_alone(source, tmp_path):
+    path = tmp_path / "sensor"
+    with SimulatedBoard(source, link_path=path):
+        device = path.readlink()
+        with pytest.raises(PortError, match="another simulated board's"):
+            SimulatedBoard(source, link_path=path).start()
+        assert path.readlink() == device
+    assert not path.is_symlink()
+
+
+def test_a_link_that_cannot_be_made_is_one_sentence(source, tmp_path):
+    with pytest.raises(PortError, match="cannot make the link"):
+        SimulatedBoard(source, link_path=tmp_path / "absent" / "sensor").start()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -121,3 +123,19 @@ def test_no_ports_says_so(call, monkeypatch):
     monkeypatch.setattr("edge_gru.cli.ports.list_ports", list)
     assert "no serial port found" in call("ports").stdout
     assert json.loads(call("ports", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(("where", "reason"), [("/dev/full", "No space left"), (None, "a closed")])
+def test_output_that_takes_nothing_is_one_sentence(bundle_path, where, reason):
+    redirection = ">&-" if where is None else f"> {where}"
+    command = f"{sys.executable} -c 'from edge_gru.cli import main; main()'"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} inspect {bundle_path} {redirection}"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("edge-gru: error: ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -117,7 +117,7 @@ def test_full_disk_is_warned_of_and_predicting_goes_on(live, board, bundle_path)
         running = live("run", bundle_path, "--port", board.port, "-o", "/dev/full", "-o", "-")
         running.read_sample(100)
         errors = running.end(signal.SIGTERM)
-    assert running.process.returncode == 0
+    assert running.process.returncode == 1
     assert errors.count("cannot write to /dev/full: No space left on device") == 1
     n_events = len(running.events)
     assert f"{n_events} events not written" in errors

@@ -112,6 +112,14 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path, name: str):
         FileSink(tmp_path / name).open()
 
 
+def test_a_run_that_never_began_leaves_no_file(tmp_path: Path):
+    FileSink(tmp_path / "new").open().close()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").write_bytes(b"")
+    FileSink(tmp_path / "old").open().close()
+    assert (tmp_path / "old").exists()
+
+
 def test_open_sinks_leaves_none_open_when_one_fails(tmp_path: Path):
     with pytest.raises(ConfigError):
         open_sinks([str(tmp_path / "o"), str(tmp_path / "absent" / "o")])
