@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,25 @@ def read_recordings(paths: Iterable[Path]) -> Recordings:
     return Recordings(sequences, channels)
 
 
+def read_targets(paths: Iterable[Path]) -> list[npt.NDArray[Any]]:
+    """Read the truth of recordings, in their order.
+
+    Each CSV is of one recording, and so is each array of an NPZ. An NPY holds one recording's, a
+    row a step, unless it is 3-D: then it holds many.
+
+    Raises:
+        DataError: a file is missing, of another kind, or holds something else.
+    """
+    targets: list[npt.NDArray[Any]] = []
+    for path in paths:
+        if path.suffix == ".csv":
+            table = _read_one(path).sequences[0]
+            targets.append(table[:, 0] if table.shape[1] == 1 else table)
+            continue
+        targets += _read_one(path).sequences
+    return targets
+
+
 def _read_one(path: Path) -> Recordings:
     try:
         if path.suffix == ".csv":
@@ -59,7 +79,8 @@ def _is_unnamed(channels: Sequence[Channel]) -> bool:
 
 def _read_arrays(path: Path) -> list[npt.NDArray[np.float32]]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        mapped = "r" if path.suffix == ".npy" else None  # read as it is needed
+        loaded = np.load(path, allow_pickle=False, mmap_mode=mapped)
         arrays = [loaded] if path.suffix == ".npy" else [loaded[name] for name in loaded.files]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"expected arrays of numbers in {path}: {error}") from error

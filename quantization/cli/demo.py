@@ -25,7 +25,7 @@ from edge_gru.service import RunConfig, Service, Summary, stop_on_signals
 from firmware_bridge.simulator import PumpScenario, PumpSource, SimulatedBoard
 from quantization.cli.live import LiveSink
 from quantization.cli.progress import show_progress
-from quantization.cli.quantize import report_table
+from quantization.report import report_of, report_table
 from quantization.evaluate import run_stream
 from quantization.examples.pump import Pump
 from quantization.pipeline import quantize
@@ -103,7 +103,7 @@ def _quantized(console: Console) -> Bundle:
             alerts=[Alert("wear", "y.wear", rule.enter, rule.exit, rule.for_s)],
             progress=progress,
         )
-    console.print(report_table(bundle))
+    console.print(report_table(report_of(bundle)))
     return bundle
 
 
