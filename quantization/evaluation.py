@@ -10,7 +10,8 @@ import numpy.typing as npt
 from edge_gru.bundle import Bundle
 from edge_gru.errors import EngineUnavailableError
 from quantization.calibrate import check_sequences
-from quantization.gate import N_JUDGED_STEPS, TOLERANCE, GateSettings, judge
+from quantization.checks import N_JUDGED_STEPS
+from quantization.gate import TOLERANCE, GateSettings, judge
 from quantization.metrics import Metric, Score, find_metric
 from quantization.progress import Progress, silent
 from quantization.report.content import Report, build_report

@@ -69,9 +69,7 @@ def explain(packed: Packed, samples: Samples | None = None) -> list[TensorRow]:
     precision = manifest.default_precision
     rows = [TensorRow(name="x", dtype="float32", shape=[manifest.n_in], grid="")]
     rows += [
-        TensorRow(
-            name=s.name, dtype="float32", shape=[s.size], grid="carried; never through Q/DQ"
-        )
+        TensorRow(name=s.name, dtype="float32", shape=[s.size], grid="carried; never through Q/DQ")
         for s in manifest.states
     ]
     if precision == "int8":

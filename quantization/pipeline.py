@@ -21,9 +21,10 @@ from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
 from quantization.evaluate import run_stream
-from quantization.gate import TOLERANCE, GateSettings, judge, refusal
+from quantization.gate import TOLERANCE, GateSettings, judge
 from quantization.importers.onnx import Imported, import_onnx
 from quantization.importers.proof import Original, Proof, prove
+from quantization.judgement import refusal
 from quantization.metrics import Metric, Score, find_metric
 from quantization.progress import Progress, silent
 from quantization.recipe import RECIPES, find_recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,8 @@ def _is_unnamed(channels: Sequence[Channel]) -> bool:
 
 def _read_arrays(path: Path) -> list[npt.NDArray[np.float32]]:
     try:
-        mapped = "r" if path.suffix == ".npy" else None  # read as it is needed
-        loaded = np.load(path, allow_pickle=False, mmap_mode=mapped)
+        # An .npy is mapped, and so read as it is needed.
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         arrays = [loaded] if path.suffix == ".npy" else [loaded[name] for name in loaded.files]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"expected arrays of numbers in {path}: {error}") from error

@@ -9,9 +9,10 @@ import click
 from edge_gru.bundle import load
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
+from quantization.checks import N_JUDGED_STEPS
 from quantization.cli.progress import show_progress
 from quantization.evaluation import evaluate_bundle
-from quantization.gate import N_JUDGED_STEPS, TOLERANCE
+from quantization.gate import TOLERANCE
 from quantization.metrics import METRICS
 from quantization.recordings import read_recordings, read_targets
 from quantization.report import report_table, write_report

@@ -22,8 +22,9 @@ from quantization.sensitivity import sensitivity
 from quantization.twins import FLOAT, Twins
 
 Report: TypeAlias = dict[str, Any]
-"""Keys: model, recipe, recipe_toml, precision, outputs, gate, deviation_from_fp32, tensors, sensitivity,
-row_scales, sizes, channels, data, versions; of a quantization also proof, rounding, warmup.
+"""Keys: model, recipe, recipe_toml, precision, outputs, gate, deviation_from_fp32, tensors,
+sensitivity, row_scales, sizes, channels, data, versions; of a quantization also proof, rounding,
+warmup.
 
 None stands for a dB value of equal signals, and for what is not finite elsewhere.
 """
@@ -31,7 +32,9 @@ None stands for a dB value of equal signals, and for what is not finite elsewher
 REPORT = "report.json"
 
 
-def build_report(packed: Packed, twins: Twins, evidence: Evidence, data: Mapping[str, Any]) -> Report:
+def build_report(
+    packed: Packed, twins: Twins, evidence: Evidence, data: Mapping[str, Any]
+) -> Report:
     """Put together what was measured; ``data`` describes the sequences beside the judged ones."""
     manifest, judgement = packed.manifest, evidence.judgement
     verdict = {"verdict": judgement.verdict}
@@ -48,9 +51,7 @@ def build_report(packed: Packed, twins: Twins, evidence: Evidence, data: Mapping
             if name != FLOAT
         },
         "tensors": msgspec.to_builtins(explain(packed, evidence.samples)),
-        "sensitivity": msgspec.to_builtins(
-            sensitivity(twins, evidence.stream, evidence.samples)
-        ),
+        "sensitivity": msgspec.to_builtins(sensitivity(twins, evidence.stream, evidence.samples)),
         "row_scales": msgspec.to_builtins(scale_histograms(packed)),
         "sizes": _sizes(packed),
         "channels": _channels(packed, evidence.samples),

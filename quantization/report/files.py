@@ -33,7 +33,6 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
             write_atomically(target / name, data)
     except OSError as error:
         raise ConfigError(
-            f"cannot write the report to {target}: {error.strerror or error}; "
-            "choose another folder"
+            f"cannot write the report to {target}: {error.strerror or error}; choose another folder"
         ) from error
     return [target / name for name in files]

@@ -42,8 +42,8 @@ th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var
 td.pass { color: var(--pass); font-weight: 600; } td.warn { color: var(--warn); font-weight: 600; }
 td.fail { color: var(--fail); font-weight: 600; } td.info { color: var(--soft); }
 td { overflow-wrap: anywhere; } td:first-child { min-width: 150px; }
-pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px;
-  overflow-x: auto; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+  padding: 12px 16px; overflow-x: auto; }
 svg { width: 100%; height: auto; display: block; font-size: 12px; }
 svg text { fill: var(--text); } svg .tick, svg .label { fill: var(--soft); }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
@@ -123,7 +123,10 @@ def _pictures(report: Report) -> list[tuple[str, str]]:
         ),
     ]
     pictures += [
-        (f"Row scales of {rows['tensor']}", svg.histogram(rows["edges"], rows["n"], "scale of a row"))
+        (
+            f"Row scales of {rows['tensor']}",
+            svg.histogram(rows["edges"], rows["n"], "scale of a row"),
+        )
         for rows in report["row_scales"]
     ]
     return [(caption, picture) for caption, picture in pictures if picture]
@@ -137,10 +140,8 @@ def _table(section: Section) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in section.header)
     body = "".join(f"<tr>{''.join(_cell(text) for text in row)}</tr>" for row in section.rows)
     note = f"<p>{escape(section.note)}</p>" if section.note else ""
-    return (
-        f"<h2>{escape(section.title)}</h2>{note}"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{escape(section.title)}</h2>{note}<div class="wide">{table}</div>'
 
 
 def _cell(text: str) -> str:

@@ -22,7 +22,9 @@ def line_chart(series: Mapping[str, Sequence[float]], x_label: str, y_label: str
     shapes = _log_grid(low, high) + _axis_labels(x_label, y_label)
     for k, (name, values) in enumerate(series.items()):
         points = " ".join(
-            f"{_x(i, len(values)):.1f},{_y(v, low, high):.1f}" for i, v in enumerate(values) if v > 0
+            f"{_x(i, len(values)):.1f},{_y(v, low, high):.1f}"
+            for i, v in enumerate(values)
+            if v > 0
         )
         shapes += f'<polyline class="line c{k}" points="{points}"/>'
         shapes += _text(_LEFT + 12 + 130 * k, _TOP - 12, name, f"key c{k}")
@@ -103,7 +105,9 @@ def _log_grid(low: float, high: float) -> str:
     shapes, first, last = "", round(math.log10(low)), round(math.log10(high))
     for power in range(first, last + 1, max(1, (last - first) // _N_TICKS)):
         y = _y(10.0**power, low, high)
-        shapes += f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        shapes += (
+            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
         shapes += _text(_LEFT - 8, y + 4, f"{10.0**power:g}", "tick end")
     return shapes
 

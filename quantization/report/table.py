@@ -87,7 +87,11 @@ def _of_stream(report: Report) -> list[tuple[str, str]]:
 def _of_tensors(report: Report) -> list[tuple[str, str]]:
     tau = report["gate"]["time_constants"]
     slowest = max(
-        ((steps, f"{state}[{k}]") for state, v in tau["steps"].items() for k, steps in enumerate(v)),
+        (
+            (steps, f"{state}[{k}]")
+            for state, v in tau["steps"].items()
+            for k, steps in enumerate(v)
+        ),
         default=(0.0, ""),
     )
     units = report["gate"]["worst_units"][:1]
