@@ -31,10 +31,12 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``largest_std`` and ``over_time_std`` (root mean square in each hundredth of the stream) are in
     standard deviations of the output. ``sqnr_db`` is over all outputs together, the list has one
-    value an output (None: it stands still, so there is no signal to compare with).
+    value an output (None: it stands still, so there is no signal to compare with), and the middle
+    one is the median over streams, which a few rare events do not move.
     """
 
     sqnr_db: float
+    sqnr_db_middle: float
     sqnr_db_by_output: list[float | None]
     largest: float
     largest_std: float
@@ -63,15 +65,18 @@ class Comparison(msgspec.Struct, frozen=True):
 class _Errors:
     """Sums over a stream of what one engine does otherwise than fp32."""
 
-    def __init__(self, n_out: int) -> None:
+    def __init__(self, n_out: int, n_streams: int) -> None:
         self.squares = np.zeros((N_BINS, n_out))
+        self.by_stream = np.zeros(n_streams)
         self.largest = np.zeros(n_out)
         self.is_finite = True
 
     def add(self, bins: npt.NDArray[np.intp], expected: Float32, found: Float32) -> None:
         error = np.abs(found.astype(np.float64) - expected)
         self.is_finite &= bool(np.isfinite(error).all())
-        np.add.at(self.squares, bins, (error**2).sum(axis=1))
+        squares = error**2
+        np.add.at(self.squares, bins, squares.sum(axis=1))
+        self.by_stream += squares.sum(axis=(0, 2))
         self.largest = np.maximum(self.largest, error.max(axis=(0, 1)))
 
 
@@ -124,14 +129,17 @@ def _compare(
     progress: Progress,
 ) -> Comparison:
     signal = _Signal(right.n_out)
-    errors = {name: _Errors(right.n_out) for name in engines}
+    errors = {name: _Errors(right.n_out, stream.n_streams) for name in engines}
     sampler = _Sampler(right, next(iter(engines.values()), right), stream)
     limit = np.full(right.n_in, np.inf) if input_limit is None else input_limit
     n_beyond, n_done = np.zeros(right.n_in), 0
-    for block in stream.blocks():
+    for block, begins in stream.blocks():
         outputs = {name: np.empty((*block.shape[:2], right.n_out), np.float32) for name in engines}
         expected = np.empty((*block.shape[:2], right.n_out), np.float32)
         for k, x in enumerate(block):
+            for row in begins[k].nonzero()[0].tolist():
+                for engine in (right, *engines.values()):
+                    engine.reset(row)
             sampler.look(n_done + k, x)
             expected[k] = advance(right, x)
             for name, engine in engines.items():
@@ -169,8 +177,10 @@ def _deviation(errors: _Errors, signal: _Signal) -> Deviation:
     largest = errors.largest[moves] / std[moves]
     if not errors.is_finite:
         noise = np.full_like(noise, np.inf)
+    middle = float(np.median(errors.by_stream)) * len(errors.by_stream) / max(signal.n, 1)
     return Deviation(
         sqnr_db=_db(float(variance.sum()), float(noise.sum())),
+        sqnr_db_middle=_db(float(variance.sum()), middle),
         sqnr_db_by_output=[
             _db(float(v), float(n)) if m else None
             for v, n, m in zip(variance, noise, moves, strict=True)
@@ -186,7 +196,7 @@ def _deviation(errors: _Errors, signal: _Signal) -> Deviation:
 def _db(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
-    if signal == 0 or math.isinf(noise):
+    if signal == 0 or not math.isfinite(noise):
         return NOTHING_LEFT_DB
     return 10 * math.log10(signal / noise)
 

@@ -25,13 +25,14 @@ def evaluate_bundle(
     targets: Sequence[npt.ArrayLike] | None = None,
     metric: str | Score | Metric | None = None,
     tolerance: float = TOLERANCE,
+    resets: bool = False,
     precision: str | None = None,
     n_steps: int = N_JUDGED_STEPS,
     progress: Progress = silent,
 ) -> Report:
     """Judge a precision of a bundle, by default its own, on sequences ``(n_steps, n_in)``.
 
-    All of them judge; for what ``targets``, ``metric`` and ``tolerance`` are, see ``quantize``.
+    All of them judge; for ``targets``, ``metric``, ``tolerance``, ``resets`` see ``quantize``.
     The verdict is ``report["gate"]["verdict"]``.
 
     Raises:
@@ -42,7 +43,7 @@ def evaluate_bundle(
     manifest = bundle.manifest
     data = check_sequences(sequences, manifest.schema, targets)
     settings = GateSettings(
-        find_metric(metric, has_targets=targets is not None), tolerance, n_steps
+        find_metric(metric, has_targets=targets is not None), tolerance, n_steps, resets=resets
     )
     if FLOAT not in manifest.precisions:
         raise EngineUnavailableError(

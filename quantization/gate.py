@@ -28,7 +28,7 @@ from quantization.comparison import (
 from quantization.judgement import Judgement, StreamShape, TaskScore, Unit
 from quantization.metrics import Metric
 from quantization.progress import Progress, silent
-from quantization.stream import JoinedStream, has_slow_stretch, median_input
+from quantization.stream import SLOW_STEPS, JoinedStream, has_slow_stretch, median_input
 from quantization.stuck import TimeConstants, stuck_test, time_constants, unit_sqnr_db
 from quantization.twins import Opener, Twins
 
@@ -52,12 +52,14 @@ class GateSettings:
         tolerance: how much worse the metric may get, relative to that of fp32.
         n_steps: samples of the stream; fewer than 100,000 rank, they do not accept.
         seed: of the order in which sequences are joined.
+        resets: the product clears its state where a sequence begins, and so does the stream.
     """
 
     metric: Metric | None = None
     tolerance: float = TOLERANCE
     n_steps: int = N_JUDGED_STEPS
     seed: int = 0
+    resets: bool = False
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ def judge(
         precision=twins.precision,
         checks=all_checks(twins, found, stuck, task, settings.n_steps),
         task=task,
-        control_sqnr_db=None if control is None else control.sqnr_db,
+        control_sqnr_db=None if control is None else control.sqnr_db_middle,
         stuck=stuck,
         time_constants=tau,
         one_step_error_std=_one_step_error(twins, found.samples, found.output_std),
@@ -125,10 +127,15 @@ def _stream(
         data.sequences,
         n_streams,
         -(-settings.n_steps // n_streams),
-        has_holds=not has_slow_stretch(data.sequences),
+        has_holds=_needs_holds(data, tau_steps) and not settings.resets,
         held=held,
         seed=settings.seed,
+        resets=settings.resets,
     )
+
+
+def _needs_holds(data: Calibration, tau_steps: float) -> bool:
+    return tau_steps > SLOW_STEPS and not has_slow_stretch(data.sequences)
 
 
 def _shape(stream: JoinedStream, data: Calibration) -> StreamShape:
@@ -137,6 +144,7 @@ def _shape(stream: JoinedStream, data: Calibration) -> StreamShape:
         n_steps=stream.n_samples,
         seed=stream.seed,
         has_holds=stream.has_holds,
+        resets=stream.resets,
         n_sequences=len(data.sequences),
         n_data_steps=data.n_steps,
         data_sha256=data.sha256,

@@ -41,6 +41,7 @@ class StreamShape(msgspec.Struct, frozen=True, kw_only=True):
     n_steps: int
     seed: int
     has_holds: bool
+    resets: bool
     n_sequences: int
     n_data_steps: int
     data_sha256: str

@@ -64,6 +64,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     targets: Sequence[npt.ArrayLike] | None = None,
     metric: str | Score | Metric | None = None,
     tolerance: float = TOLERANCE,
+    resets: bool = False,
     accept_failure: bool = False,
     progress: Progress = silent,
 ) -> Bundle:
@@ -89,6 +90,8 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
         metric: of the task: ``accuracy``, ``macro_f1``, ``rmse``, ``mae``, ``esr``, or a function
             of a list of outputs ``(n_steps, n_out)`` and the list of their targets.
         tolerance: how much worse than fp32 the metric may be, relative.
+        resets: the product clears its state where a sequence begins, so the gate does; else the
+            sequences are joined with the state carried on.
         accept_failure: pack a model that does not pass the gate; the bundle says so.
         progress: called as the work proceeds.
 
@@ -100,7 +103,9 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     """
     find_recipe(recipe)
     data = check_sequences(calibration, schema, targets)
-    settings = GateSettings(find_metric(metric, has_targets=targets is not None), tolerance)
+    settings = GateSettings(
+        find_metric(metric, has_targets=targets is not None), tolerance, resets=resets
+    )
     parts = split(data)
     progress("import", 0, 1)
     imported = _import(model, data.n_channels)

@@ -57,6 +57,7 @@ def sensitivity(twins: Twins, stream: JoinedStream, samples: Samples) -> list[Se
         has_holds=stream.has_holds,
         held=stream.held,
         seed=stream.seed,
+        resets=stream.resets,
         begins_anywhere=True,
     )
     found = compare(twins.fp32, openers, short).deviations

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from quantization.calibrate import Float32
 
-SLOW_STEPS = 254  # changes slower than this are what an int8 state does not follow
+# A unit that remembers longer never moves again on an int8 grid: changes slower than this show it.
+SLOW_STEPS = 254
 _SLOW_SHARE = 0.05
 _HOLD_STEPS = 2 * SLOW_STEPS
 _HOLD_EVERY_STEPS = 8 * SLOW_STEPS
@@ -22,8 +24,9 @@ class JoinedStream:
     """``n_streams`` independent joins of the same sequences, each ``n_steps`` long.
 
     Every one runs through all sequences in a seeded random order of its own, and again. Where
-    ``has_holds``, the median input is held for 508 steps in every 2,032. A short look
-    ``begins_anywhere`` in its first sequence, so that it sees more than how sequences begin.
+    ``has_holds``, the median input is held for 508 steps after 2,032 or more. Where ``resets``, a
+    state is cleared at the beginning of each sequence. A short look ``begins_anywhere`` in its
+    first sequence, so that it sees more than how sequences begin.
     """
 
     sequences: Sequence[Float32]
@@ -32,6 +35,7 @@ class JoinedStream:
     has_holds: bool
     held: Float32
     seed: int = 0
+    resets: bool = False
     begins_anywhere: bool = False
 
     @property
@@ -39,15 +43,19 @@ class JoinedStream:
         """Number of samples of all streams."""
         return self.n_streams * self.n_steps
 
-    def blocks(self) -> Iterator[Float32]:
-        """Yield ``(n, n_streams, n_in)``, at most 128 steps at a time."""
+    def blocks(self) -> Iterator[tuple[Float32, npt.NDArray[np.bool_]]]:
+        """Yield samples ``(n, n_streams, n_in)``, at most 128 steps, and where sequences begin.
+
+        The second, ``(n, n_streams)``, tells whose state to clear before the step.
+        """
         feeds = [_Feed(self._pieces(k)) for k in range(self.n_streams)]
         for start in range(0, self.n_steps, _BLOCK_STEPS):
             n = min(_BLOCK_STEPS, self.n_steps - start)
             block = np.empty((n, self.n_streams, len(self.held)), np.float32)
+            begins = np.zeros((n, self.n_streams), np.bool_)
             for k, feed in enumerate(feeds):
-                feed.fill(block[:, k])
-            yield block
+                feed.fill(block[:, k], begins[:, k])
+            yield block, begins & self.resets
 
     def _pieces(self, stream: int) -> Iterator[Float32]:
         rng = np.random.default_rng([self.seed, stream])
@@ -58,12 +66,11 @@ class JoinedStream:
             yield first[int(rng.integers(len(first))) :]
         while True:
             for k in rng.permutation(len(self.sequences)).tolist():
-                for piece in _pieces_of(self.sequences[k]):
-                    yield piece
-                    n_since_hold += len(piece)
-                    if self.has_holds and n_since_hold >= _HOLD_EVERY_STEPS:
-                        yield hold
-                        n_since_hold = 0
+                yield self.sequences[k]
+                n_since_hold += len(self.sequences[k])
+                if self.has_holds and n_since_hold >= _HOLD_EVERY_STEPS:
+                    yield hold
+                    n_since_hold = 0
 
 
 class _Feed:
@@ -71,22 +78,19 @@ class _Feed:
 
     def __init__(self, pieces: Iterator[Float32]) -> None:
         self._pieces = pieces
-        self._rest = next(pieces)
+        self._piece = next(pieces)
+        self._taken = 0
 
-    def fill(self, rows: Float32) -> None:
+    def fill(self, rows: Float32, begins: npt.NDArray[np.bool_]) -> None:
         n_filled = 0
         while n_filled < len(rows):
-            if not len(self._rest):
-                self._rest = next(self._pieces)
-            taken = self._rest[: len(rows) - n_filled]
-            rows[n_filled : n_filled + len(taken)] = taken
-            self._rest = self._rest[len(taken) :]
-            n_filled += len(taken)
-
-
-def _pieces_of(sequence: Float32) -> Iterator[Float32]:
-    for start in range(0, len(sequence), _HOLD_EVERY_STEPS):
-        yield sequence[start : start + _HOLD_EVERY_STEPS]
+            if self._taken == len(self._piece):
+                self._piece, self._taken = next(self._pieces), 0
+            begins[n_filled] = self._taken == 0
+            part = self._piece[self._taken : self._taken + len(rows) - n_filled]
+            rows[n_filled : n_filled + len(part)] = part
+            self._taken += len(part)
+            n_filled += len(part)
 
 
 def median_input(sequences: Sequence[Float32]) -> Float32:

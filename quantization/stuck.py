@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,9 +20,13 @@ N_TRIALS = 24
 _MIN_STEPS, _MAX_STEPS = 200, 6000
 _MOVES = 0.05  # of what the state can reach
 _STUCK = 0.5  # of the way
+_SAME_PLACE = 0.25  # of the way
+_N_LATE_LOOKS = 16
 _SETTLED_STD = 0.05
 _TINY_UPDATE = 1e-6
 _N_LOOKS = 64
+_N_NUDGES = 4
+_GRID_STEPS = 127
 
 # The gate that says how much of itself a state keeps in a step, and the state that it keeps.
 _RETENTION = {"GRU": ("z", 1)}
@@ -43,17 +48,18 @@ class StuckTest(msgspec.Struct, frozen=True, kw_only=True):
     """Both twins on the median input from the same states.
 
     A unit of a trial moves if the float one travels more than 5 % of what the state can reach, and
-    is stuck if the quantized one covers less than half of that way. ``largest_std`` is the largest
-    difference of outputs at the end, in standard deviations; ``fp32_settled`` is false where the
-    float network still moves there on its own.
+    is stuck if the quantized one covers less than half of that way. Where the float network has no
+    place of rest, or not the same one from a step of the grid 1/127 aside, the units concerned are
+    left out, and for the outputs the trial (undecided): that says nothing of how quantization
+    moves. ``largest_std`` is the largest difference of outputs at the end, in standard deviations.
     """
 
     n_trials: int
+    n_undecided: int
     n_steps: int
     n_moving: int
     n_stuck: int
     largest_std: float
-    fp32_settled: bool
     worst_unit: str
 
     @property
@@ -117,38 +123,73 @@ def stuck_test(
 ) -> StuckTest:
     """Hold the median input for five of the largest time constants, 200 to 6,000 steps."""
     n_steps = int(np.clip(5 * tau.largest, _MIN_STEPS, _MAX_STEPS))
-    starts = _starts(samples)
-    ends, y_right, swing = _settle(twins.fp32, starts, held, n_steps)
-    found, y_found, _ = _settle(twins.candidate, starts, held, n_steps)
-    moving, stuck, names = _count(twins.manifest, starts, ends, found)
     std = np.where(output_std > 0, output_std, np.inf)
-    difference = np.abs(y_found.astype(np.float64) - y_right) / std
-    worst = float(difference.max(initial=0))
+    starts = _starts(samples)
+    right = _settle(twins.fp32, _with_nudges(twins.manifest, starts), held, n_steps)
+    found = _settle(twins.candidate, starts, held, n_steps)
+    moving, stuck, names = _count(twins.manifest, starts, right, found.states)
+    decided = (_spread(right.y, right.y_swing) / std <= _SETTLED_STD).all(axis=1)
+    difference = np.abs(found.y.astype(np.float64) - right.y[:N_TRIALS])[decided] / std
     by_unit = stuck.sum(axis=0)
     return StuckTest(
         n_trials=N_TRIALS,
+        n_undecided=int((~decided).sum()),
         n_steps=n_steps,
         n_moving=int(moving.sum()),
         n_stuck=int(stuck.sum()),
-        largest_std=worst if np.isfinite(worst) else float("inf"),
-        fp32_settled=bool((swing / std <= _SETTLED_STD).all()),
+        largest_std=float(np.nan_to_num(difference, nan=np.inf).max(initial=0)),
         worst_unit=names[int(by_unit.argmax())] if by_unit.any() else "",
     )
 
 
-def _settle(
-    open_engine: Opener, starts: States, held: Float32, n_steps: int
-) -> tuple[States, Float32, Float64]:
-    """Return states and outputs at the end, and how far outputs move in the last twentieth."""
-    x = np.tile(held, (N_TRIALS, 1))
-    late: list[Float32] = []
-    with open_engine(N_TRIALS) as engine:
+class _End(NamedTuple):
+    """States and outputs at the end, and how far they swing in the last twentieth."""
+
+    states: States
+    state_swing: Mapping[str, Float64]
+    y: Float32
+    y_swing: Float64
+
+
+def _settle(open_engine: Opener, starts: States, held: Float32, n_steps: int) -> _End:
+    n_streams = len(next(iter(starts.values())))
+    x = np.tile(held, (n_streams, 1))
+    looks = set(np.linspace(n_steps - n_steps // 20, n_steps, _N_LATE_LOOKS).astype(int).tolist())
+    outputs, states = [], []
+    with open_engine(n_streams) as engine:
         _load(engine, starts)
-        for step in range(n_steps):
+        for step in range(1, n_steps + 1):
             y = advance(engine, x)
-            if step >= n_steps - max(1, n_steps // 20):
-                late.append(y)
-        return _read(engine), late[-1], np.ptp(np.stack(late), axis=0).astype(np.float64)
+            if step in looks:
+                outputs.append(y)
+                states.append(_read(engine))
+    swing = {name: _swing([look[name] for look in states]) for name in starts}
+    return _End(states[-1], swing, outputs[-1], _swing(outputs))
+
+
+def _swing(looks: list[Float32]) -> Float64:
+    return np.ptp(np.stack(looks), axis=0).astype(np.float64)
+
+
+def _spread(ends: Float32, swing: Float64) -> Float64:
+    """Tell how far apart a trial and its nudged copies end, or swing there: ``(trials, n)``."""
+    shape = (1 + _N_NUDGES, N_TRIALS, -1)
+    apart = np.ptp(ends.astype(np.float64).reshape(shape), axis=0)
+    return np.maximum(apart, swing.reshape(shape).max(axis=0))
+
+
+def _with_nudges(manifest: Manifest, starts: States) -> dict[str, Float32]:
+    """Add to the starts, after them, the same ones moved by a step of the grid at random."""
+    rng = np.random.default_rng(0)
+    nudged = {}
+    for info in manifest.states:
+        start = starts[info.name]
+        limit = reach(info.bound, start)
+        step = limit / _GRID_STEPS
+        moved = [start + step * rng.choice([-1, 1], start.shape) for _ in range(_N_NUDGES)]
+        rows = np.concatenate([start, *moved])
+        nudged[info.name] = _within(info.bound, rows).astype(np.float32)
+    return nudged
 
 
 def _starts(samples: Samples) -> dict[str, Float32]:
@@ -170,15 +211,16 @@ def _read(engine: Engine) -> dict[str, Float32]:
 
 
 def _count(
-    manifest: Manifest, starts: States, ends: States, found: States
+    manifest: Manifest, starts: States, right: _End, found: States
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[str]]:
     """Tell which units of which trials move, and which of these are stuck: ``(trials, units)``."""
     moving, stuck, names = [], [], []
     for info in manifest.states:
-        start = starts[info.name]
-        way = np.abs(ends[info.name] - start)
-        covered = np.abs(found[info.name] - start)
+        start, name = starts[info.name], info.name
+        way = np.abs(right.states[name][:N_TRIALS] - start)
+        covered = np.abs(found[name] - start)
         moves = way > _MOVES * reach(info.bound, start)
+        moves &= _spread(right.states[name], right.state_swing[name]) < _SAME_PLACE * way
         moving.append(moves)
         stuck.append(moves & ~(covered >= _STUCK * way))  # also finds NaN
         names += _unit_names(info)
@@ -188,6 +230,10 @@ def _count(
 def reach(bound: float | None, values: Float32) -> float:
     """Tell how far a state gets: its bound, or the largest magnitude seen, at least 1."""
     return bound if bound is not None else max(1.0, float(np.abs(values).max(initial=0)))
+
+
+def _within(bound: float | None, values: Float64) -> Float64:
+    return values if bound is None else np.clip(values, -bound, bound)
 
 
 def _unit_names(info: StateInfo) -> list[str]:

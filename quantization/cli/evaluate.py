@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,6 +50,12 @@ Examples:
     show_default=True,
     help="How much worse than fp32 the metric may be, relative.",
 )
+@click.option(
+    "--reset-each",
+    "resets",
+    is_flag=True,
+    help="The product clears its state where a recording begins: judge it so.",
+)
 @click.option("--precision", help="int8, fp16 ...; default: the bundle's own.")
 @click.option(
     "--steps",
@@ -67,12 +74,9 @@ def evaluate(
     *,
     files: tuple[Path, ...],
     target_files: tuple[Path, ...],
-    metric: str | None,
-    tolerance: float,
-    precision: str | None,
-    n_steps: int,
     folder: Path | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Judge a bundle on new data: its quantized form against its own fp32.
 
@@ -84,11 +88,8 @@ def evaluate(
             loaded,
             read_recordings(files).sequences,
             targets=read_targets(target_files) if target_files else None,
-            metric=metric,
-            tolerance=tolerance,
-            precision=precision,
-            n_steps=n_steps,
             progress=progress,
+            **settings,
         )
     if folder is not None:
         write_report(report, folder)

@@ -61,6 +61,12 @@ Examples:
     show_default=True,
     help="How much worse than fp32 the metric may be, relative.",
 )
+@click.option(
+    "--reset-each",
+    "resets",
+    is_flag=True,
+    help="The product clears its state where a recording begins: judge it so.",
+)
 @click.option("--accept-failure", is_flag=True, help="Pack even what does not pass the gate.")
 @click.option("--report", "folder", type=click.Path(path_type=Path), help="Write a report here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -61,7 +61,7 @@ _PAGE = """<!doctype html>
 <title>{title}</title><style>{style}</style></head>
 <body><main>
 <h1>{title} <span class="badge {verdict}">{verdict}</span></h1>
-<p>Recipe {recipe}, {precision} against fp32 on {n_steps} steps, state not reset.</p>
+<p>Recipe {recipe}, {precision} against fp32 on {n_steps} steps of joined sequences.</p>
 <div class="cards">{cards}</div>
 <div class="pictures">{pictures}</div>
 {tables}

@@ -11,6 +11,10 @@ from quantization.report.content import Report
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "bold red", "info": "dim"}
 _N_SENSITIVE = 3
+_HOLDS = (
+    "; holds of the median input inserted: units remember longer than 254 steps, and no input "
+    "of the data changes as slowly"
+)
 
 
 def db(value: float | None) -> str:
@@ -67,11 +71,11 @@ def _of_import(report: Report) -> list[tuple[str, str]]:
 
 def _of_stream(report: Report) -> list[tuple[str, str]]:
     gate, stream = report["gate"], report["data"]["judged"]
-    held = "; holds of the median input inserted, the data have no slow stretch"
+    state = "cleared at each sequence" if stream["resets"] else "not reset"
     shape = (
-        f"{stream['n_steps']} steps in {stream['n_streams']} streams, state not reset, from "
+        f"{stream['n_steps']} steps in {stream['n_streams']} streams, state {state}, from "
         f"{stream['n_sequences']} sequences ({stream['n_data_steps']} steps)"
-        f"{held if stream['has_holds'] else ''}"
+        f"{_HOLDS if stream['has_holds'] else ''}"
     )
     rows = [("judged stream", shape)]
     for precision, found in report["deviation_from_fp32"].items():
