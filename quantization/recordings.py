@@ -40,22 +40,22 @@ def read_recordings(paths: Iterable[Path]) -> Recordings:
     return Recordings(sequences, channels)
 
 
-def read_targets(paths: Iterable[Path]) -> list[npt.NDArray[Any]]:
+def read_targets(paths: Iterable[Path], n_sequences: int) -> list[npt.NDArray[Any]]:
     """Read the truth of recordings, in their order.
 
-    Each CSV is of one recording, and so is each array of an NPZ. An NPY holds one recording's, a
-    row a step, unless it is 3-D: then it holds many.
+    Each CSV is of one recording, and so is each array of an NPZ or NPY, or in 3-D of many. A single
+    array of as many values as there are recordings has one value for the end of each.
 
     Raises:
         DataError: a file is missing, of another kind, or holds something else.
     """
     targets: list[npt.NDArray[Any]] = []
     for path in paths:
-        if path.suffix == ".csv":
-            table = _read_one(path).sequences[0]
-            targets.append(table[:, 0] if table.shape[1] == 1 else table)
-            continue
-        targets += _read_one(path).sequences
+        for found in _read_one(path).sequences:
+            is_column = found.ndim == 2 and found.shape[1] == 1
+            targets.append(found[:, 0] if is_column else found)
+    if len(targets) == 1 < n_sequences == len(np.atleast_1d(targets[0])):
+        return list(targets[0])
     return targets
 
 

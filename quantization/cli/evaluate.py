@@ -70,6 +70,7 @@ Examples:
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     bundle: Path,
     *,
     files: tuple[Path, ...],
@@ -83,11 +84,13 @@ def evaluate(
     The gate and the report are those of quantize; all data given judge. Exit code 1: it fails.
     """
     loaded = load(bundle)
+    sequences = read_recordings(files).sequences
+    targets = read_targets(target_files, len(sequences)) if target_files else None
     with show_progress() as progress:
         report = evaluate_bundle(
             loaded,
-            read_recordings(files).sequences,
-            targets=read_targets(target_files) if target_files else None,
+            sequences,
+            targets=targets,
             progress=progress,
             **settings,
         )

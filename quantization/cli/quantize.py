@@ -89,7 +89,7 @@ def quantize(
     what does not pass the gate is refused, with the reasons and exit code 2.
     """
     recordings = read_recordings(files)
-    schema = _schema(recordings, channels, rate_hz)
+    n, schema = len(recordings.sequences), _schema(recordings, channels, rate_hz)
     for name in ("outputs", "labels"):
         settings[name] = _split(settings[name])
     try:
@@ -98,7 +98,7 @@ def quantize(
                 model,
                 recordings.sequences,
                 schema=schema,
-                targets=read_targets(target_files) if target_files else None,
+                targets=read_targets(target_files, n) if target_files else None,
                 progress=progress,
                 **settings,
             )
