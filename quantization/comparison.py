@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.base import Engine, Float32
+from edge_gru.state import State
 from quantization.progress import Progress, silent
 from quantization.stream import JoinedStream
 from quantization.twins import Opener
@@ -107,17 +108,22 @@ def compare(
     stream: JoinedStream,
     *,
     input_limit: Float32 | None = None,
+    starts: States | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Run engines freely on the same samples, each from zero; the first of ``others`` is sampled.
+    """Run engines freely on the same samples; the first of ``others`` is sampled.
 
-    ``progress`` is told of stage ``judge``.
+    Every one begins at zero, or in the states ``starts``, ``(n_streams, size)`` each. ``progress``
+    is told of stage ``judge``.
     """
     with ExitStack() as stack:
         right = stack.enter_context(fp32(stream.n_streams))
         engines = {
             name: stack.enter_context(open_(stream.n_streams)) for name, open_ in others.items()
         }
+        if starts is not None:
+            for engine in (right, *engines.values()):
+                load_states(engine, starts)
         return _compare(right, engines, stream, input_limit, progress)
 
 
@@ -162,6 +168,19 @@ def _compare(
 def advance(engine: Engine, x: Float32) -> Float32:
     """Advance all streams: ``(n_streams, n_in)`` -> ``(n_streams, n_out)``."""
     return engine.step(x[0])[None] if len(x) == 1 else engine.step_batch(x)
+
+
+def load_states(engine: Engine, states: States) -> None:
+    """Begin every stream in a state of its own: ``(n_streams, size)`` by name."""
+    for k in range(engine.n_streams):
+        values = {name: rows[k] for name, rows in states.items()}
+        engine.load_state(k, State(engine.model_hash, 0, values))
+
+
+def read_states(engine: Engine) -> dict[str, Float32]:
+    """Copy the states of all streams: ``(n_streams, size)`` by name."""
+    kept = [engine.save_state(k).values for k in range(engine.n_streams)]
+    return {name: np.stack([values[name] for values in kept]) for name in kept[0]}
 
 
 def _deviation(errors: _Errors, signal: _Signal) -> Deviation:

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from edge_gru.engines.base import Float32
-from edge_gru.state import State
 from quantization.calibrate import Calibration
 from quantization.checks import CONTROL, N_JUDGED_STEPS, all_checks
 from quantization.comparison import (
@@ -23,6 +22,7 @@ from quantization.comparison import (
     Samples,
     advance,
     compare,
+    load_states,
     run_sequences,
 )
 from quantization.judgement import Judgement, StreamShape, TaskScore, Unit
@@ -183,9 +183,7 @@ def _one_step_error(twins: Twins, samples: Samples, output_std: Float64) -> floa
         for chosen in places.reshape(-1, _MAX_STREAMS):
             outputs = []
             for engine in (right, candidate):
-                for k, place in enumerate(chosen.tolist()):
-                    values = {name: rows[place] for name, rows in samples.fp32.items()}
-                    engine.load_state(k, State(engine.model_hash, 0, values))
+                load_states(engine, {name: rows[chosen] for name, rows in samples.fp32.items()})
                 outputs.append(advance(engine, samples.x[chosen]).astype(np.float64))
             worst = max(worst, float((np.abs(outputs[1] - outputs[0]) / std).max()))
     return worst

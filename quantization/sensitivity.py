@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edge_gru.engines.base import Float32
 from quantization.comparison import Samples, compare
 from quantization.probe import probe
 from quantization.rounding import round_rows
@@ -60,7 +61,10 @@ def sensitivity(twins: Twins, stream: JoinedStream, samples: Samples) -> list[Se
         resets=stream.resets,
         begins_anywhere=True,
     )
-    found = compare(twins.fp32, openers, short).deviations
+    # Not from zero: that may be where the float network itself is undecided where to go.
+    places = np.linspace(0, len(samples.x) - 1, _N_STREAMS).astype(int)
+    starts = {name: values[places] for name, values in samples.fp32.items()}
+    found = compare(twins.fp32, openers, short, starts=starts).deviations
     rows = [
         Sensitivity(v.tensor, v.kind, v.grid, found[name].sqnr_db) for name, v in variants.items()
     ]
@@ -75,8 +79,7 @@ def _variants(twins: Twins, graph: onnx.ModelProto, samples: Samples) -> Iterato
         if node.op_type in _PRODUCTS and _is_matrix(constants.get(node.input[1]))
     ]
     inputs = [graph.graph.node[k].input[0] for k in products]
-    values = probe(graph, inputs, samples.x, samples.fp32)
-    known = {"x": samples.x, **samples.fp32, **values}
+    known = _looked_at(twins, graph, inputs, samples)
     bounds: dict[str, float | None] = {s.name: s.bound for s in twins.manifest.states}
     for k in products:
         node = graph.graph.node[k]
@@ -98,6 +101,16 @@ def _variants(twins: Twins, graph: onnx.ModelProto, samples: Samples) -> Iterato
             steps = _GATES[node.op_type]
             grid = f"{'u' if steps == _UINT8_MAX else ''}int8, 1/{steps}"
             yield _Variant(node.output[0], "gate", grid, _narrow_output(graph, k, steps))
+
+
+def _looked_at(
+    twins: Twins, graph: onnx.ModelProto, names: list[str], samples: Samples
+) -> dict[str, Float32]:
+    """Evaluate operands on the samples, and at the ends of the calibrated range."""
+    ends = twins.manifest.input_range
+    x = np.concatenate([samples.x, np.array([ends.minimum, ends.maximum], np.float32)])
+    states = {name: np.concatenate([v, v[:2]]) for name, v in samples.fp32.items()}
+    return {"x": x, **states, **probe(graph, names, x, states)}
 
 
 def _is_matrix(constant: np.ndarray | None) -> bool:

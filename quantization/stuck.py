@@ -9,10 +9,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_gru.engines.base import Engine, Float32
+from edge_gru.engines.base import Float32
 from edge_gru.manifest import Manifest, StateInfo
-from edge_gru.state import State
-from quantization.comparison import Float64, Samples, States, advance
+from quantization.comparison import (
+    Float64,
+    Samples,
+    States,
+    advance,
+    load_states,
+    read_states,
+)
 from quantization.probe import probe
 from quantization.twins import Opener, Twins, float_graph
 
@@ -103,12 +109,12 @@ def _from_settling(twins: Twins, samples: Samples, held: Float32) -> dict[str, l
     places = np.unique(np.geomspace(1, _MAX_STEPS, _N_LOOKS).astype(int))
     starts = _starts(samples)
     with twins.fp32(N_TRIALS) as engine:
-        _load(engine, starts)
+        load_states(engine, starts)
         looks = []
         for step in range(1, _MAX_STEPS + 1):
             advance(engine, np.tile(held, (N_TRIALS, 1)))
             if step in places:
-                looks.append(_read(engine))
+                looks.append(read_states(engine))
     found = {}
     for name, start in starts.items():
         path = np.stack([start, *(look[name] for look in looks)])
@@ -157,12 +163,12 @@ def _settle(open_engine: Opener, starts: States, held: Float32, n_steps: int) ->
     looks = set(np.linspace(n_steps - n_steps // 20, n_steps, _N_LATE_LOOKS).astype(int).tolist())
     outputs, states = [], []
     with open_engine(n_streams) as engine:
-        _load(engine, starts)
+        load_states(engine, starts)
         for step in range(1, n_steps + 1):
             y = advance(engine, x)
             if step in looks:
                 outputs.append(y)
-                states.append(_read(engine))
+                states.append(read_states(engine))
     swing = {name: _swing([look[name] for look in states]) for name in starts}
     return _End(states[-1], swing, outputs[-1], _swing(outputs))
 
@@ -197,17 +203,6 @@ def _starts(samples: Samples) -> dict[str, Float32]:
     n = len(samples.x)
     places = np.linspace(n // 4, n - 1, N_TRIALS).astype(int)
     return {name: values[places] for name, values in samples.fp32.items()}
-
-
-def _load(engine: Engine, states: States) -> None:
-    for k in range(engine.n_streams):
-        values = {name: rows[k] for name, rows in states.items()}
-        engine.load_state(k, State(engine.model_hash, 0, values))
-
-
-def _read(engine: Engine) -> dict[str, Float32]:
-    kept = [engine.save_state(k).values for k in range(engine.n_streams)]
-    return {name: np.stack([values[name] for values in kept]) for name in kept[0]}
 
 
 def _count(

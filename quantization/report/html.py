@@ -50,6 +50,8 @@ svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); }
 svg .line { fill: none; stroke-width: 1.8; } svg .bar { fill: var(--c0); }
 svg .bar.weight { fill: var(--c2); } svg .bar.gate { fill: var(--c1); }
+svg .key.operand { fill: var(--c0); } svg .key.weight { fill: var(--c2); }
+svg .key.gate { fill: var(--c1); }
 svg .line.c0 { stroke: var(--c0); } svg .line.c1 { stroke: var(--c1); }
 svg .line.c2 { stroke: var(--c2); } svg .line.c3 { stroke: var(--c3); }
 svg .dot.c0, svg .key.c0 { fill: var(--c0); } svg .dot.c1, svg .key.c1 { fill: var(--c1); }
@@ -114,7 +116,7 @@ def _pictures(report: Report) -> list[tuple[str, str]]:
             "Error over time",
             svg.line_chart(over_time, "hundredths of the stream", "RMS error, std of the output"),
         ),
-        ("Each tensor alone on 8 bits (operand, weight, gate)", svg.bar_chart(sensitivity)),
+        ("Each tensor alone on 8 bits", svg.bar_chart(sensitivity)),
         (
             "Memory of the units",
             svg.dot_chart(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 16, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 28, 30, 44
 _BAR, _LABELS = 22, 250
 _DB_MAX = 120.0
 _N_TICKS = 5
@@ -71,8 +71,10 @@ def bar_chart(rows: Sequence[tuple[str, float | None, str]]) -> str:
     if not rows:
         return ""
     shapes, room = "", WIDTH - _LABELS - 90
+    for k, kind in enumerate(dict.fromkeys(kind for _, _, kind in rows)):
+        shapes += _text(_LABELS + 90 * k, 14, kind, f"key {kind}")
     for k, (label, value, kind) in enumerate(rows):
-        y = 8 + k * _BAR
+        y = 24 + k * _BAR
         shown = _DB_MAX if value is None else min(max(value, 0.0), _DB_MAX)
         width = max(1.0, room * shown / _DB_MAX)
         name = label if len(label) <= 40 else f"{label[:38]}.."
@@ -83,7 +85,7 @@ def bar_chart(rows: Sequence[tuple[str, float | None, str]]) -> str:
         )
         text = "no difference" if value is None else f"{value:.1f} dB"
         shapes += _text(_LABELS + width + 6, y + 13, text, "tick")
-    return _svg(shapes, 16 + len(rows) * _BAR, "bars of decibels")
+    return _svg(shapes, 32 + len(rows) * _BAR, "bars of decibels")
 
 
 def _decades(low: float, high: float) -> tuple[float, float]:
