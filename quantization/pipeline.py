@@ -189,6 +189,7 @@ def _judged(
             "proof": measured.proof.as_dict(),
             "rounding": dict(measured.rounding),
             "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
+            "tensorrt_lint": pack.lint_graphs(made),
         }
     )
     judgement = evidence.judgement

@@ -63,6 +63,7 @@ def _of_import(report: Report) -> list[tuple[str, str]]:
         rows.append(("step graph against the model", text))
     if rounding := report.get("rounding"):
         rows.append(("rounding", ", ".join(f"{cell} {name}" for cell, name in rounding.items())))
+    rows += [("TensorRT", finding) for finding in report.get("tensorrt_lint", [])]
     if warmup := report.get("warmup"):
         n = warmup["n_steps"]
         rows.append(("warm-up", f"{n} steps" if n is not None else "never within the data"))
