@@ -18,7 +18,7 @@ Float32 = npt.NDArray[np.float32]
 Targets: TypeAlias = npt.NDArray[Any]
 
 MIN_STEPS = 2
-_HASHED_STEPS = 4096
+_BLOCK_STEPS = 4096
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Calibration:
         digest = hashlib.sha256()
         for sequence in self.sequences:
             digest.update(repr(sequence.shape).encode())
-            for start in range(0, len(sequence), _HASHED_STEPS):
-                rows = sequence[start : start + _HASHED_STEPS]
+            for start in range(0, len(sequence), _BLOCK_STEPS):
+                rows = sequence[start : start + _BLOCK_STEPS]
                 digest.update(np.ascontiguousarray(rows, "<f4").tobytes())
         return digest.hexdigest()
 
@@ -127,10 +127,15 @@ def _check_one(k: int, sequence: npt.ArrayLike) -> Float32:
 
 
 def _check_finite(k: int, sequence: Float32, names: Sequence[str]) -> None:
-    wrong = np.argwhere(~np.isfinite(sequence))
-    if len(wrong):
-        step, channel = wrong[0]
+    first, n_wrong = None, 0
+    for start in range(0, len(sequence), _BLOCK_STEPS):
+        wrong = np.argwhere(~np.isfinite(sequence[start : start + _BLOCK_STEPS]))
+        if len(wrong) and first is None:
+            first = (start + int(wrong[0, 0]), int(wrong[0, 1]))
+        n_wrong += len(wrong)
+    if first is not None:
+        step, channel = first
         raise DataError(
             f"expected finite calibration values, got {sequence[step, channel]} in sequence {k}, "
-            f"step {step}, channel {names[channel]} ({len(wrong)} such values); drop these steps"
+            f"step {step}, channel {names[channel]} ({n_wrong} such values); drop these steps"
         )

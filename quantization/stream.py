@@ -16,7 +16,7 @@ _SLOW_SHARE = 0.05
 _HOLD_STEPS = 2 * SLOW_STEPS
 _HOLD_EVERY_STEPS = 8 * SLOW_STEPS
 _BLOCK_STEPS = 128
-_N_MEDIAN_STEPS = 1 << 17
+_N_CHOSEN_STEPS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ class _Feed:
 
 def median_input(sequences: Sequence[Float32]) -> Float32:
     """Take the median of every channel, of at most 131,072 evenly chosen samples."""
-    stride = -(-sum(map(len, sequences)) // _N_MEDIAN_STEPS)
-    rows = np.concatenate([sequence[::stride] for sequence in sequences])
-    return np.median(rows, axis=0).astype(np.float32)
+    return np.median(_chosen(sequences), axis=0).astype(np.float32)
+
+
+def _chosen(sequences: Sequence[Float32]) -> Float32:
+    stride = -(-sum(map(len, sequences)) // _N_CHOSEN_STEPS)
+    return np.concatenate([sequence[::stride] for sequence in sequences])
 
 
 def has_slow_stretch(sequences: Sequence[Float32]) -> bool:
@@ -115,5 +118,5 @@ def has_slow_stretch(sequences: Sequence[Float32]) -> bool:
     if not means:
         return False
     slow = np.concatenate([part - part.mean(axis=0) for part in means])
-    total = np.var(np.concatenate([s[::4] for s in sequences]), axis=0, dtype=np.float64)
+    total = np.var(_chosen(sequences), axis=0, dtype=np.float64)
     return bool((np.mean(slow**2, axis=0) > _SLOW_SHARE * total).any())

@@ -10,13 +10,15 @@ import click
 from edge_gru.bundle import load
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
+from edge_gru.errors import DataError
+from firmware_bridge.sample import Schema
 from quantization.checks import N_JUDGED_STEPS
 from quantization.cli.progress import show_progress
 from quantization.evaluation import evaluate_bundle
 from quantization.gate import TOLERANCE
 from quantization.metrics import METRICS
-from quantization.recordings import read_recordings, read_targets
-from quantization.report import report_table, write_report
+from quantization.recordings import Recordings, read_recordings, read_targets
+from quantization.report import reasons, report_table, write_report
 
 _EXAMPLES = """\b
 Examples:
@@ -84,7 +86,9 @@ def evaluate(
     The gate and the report are those of quantize; all data given judge. Exit code 1: it fails.
     """
     loaded = load(bundle)
-    sequences = read_recordings(files).sequences
+    recordings = read_recordings(files)
+    _check_names(recordings, loaded.manifest.schema)
+    sequences = recordings.sequences
     targets = read_targets(target_files, len(sequences)) if target_files else None
     with show_progress() as progress:
         report = evaluate_bundle(
@@ -101,7 +105,17 @@ def evaluate(
     else:
         console = new_console(markup=False)
         console.print(report_table(report))
-        for check in report["gate"]["checks"]:
-            if check["verdict"] in ("warn", "fail"):
-                console.print(f"{check['verdict']}: {check['name']}: {check['reason']}")
+        for reason in reasons(report):
+            console.print(reason)
     ctx.exit(1 if report["gate"]["verdict"] == "fail" else 0)
+
+
+def _check_names(recordings: Recordings, schema: Schema) -> None:
+    """Refuse a file that names other channels: columns in another order would go unnoticed."""
+    if recordings.channels is None:
+        return
+    names = tuple(channel.name for channel in recordings.channels)
+    if names != schema.names:
+        raise DataError(
+            f"expected the bundle's channels {', '.join(schema.names)}, got {', '.join(names)}"
+        )

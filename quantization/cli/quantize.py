@@ -18,7 +18,7 @@ from quantization.metrics import METRICS
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
 from quantization.recordings import Recordings, read_recordings, read_targets
-from quantization.report import report_of, report_table, write_report
+from quantization.report import reasons, report_of, report_table, write_report
 
 _EXAMPLES = """\b
 Examples:
@@ -113,8 +113,11 @@ def quantize(
     if as_json:
         print_json({"bundle": str(output), "hash": bundle.hash, **report})
     else:
-        size = f"wrote {output}, {bundle.n_bytes / 1e3:.0f} kB"
-        new_console().print(report_table(report), size)
+        console = new_console(markup=False)
+        console.print(report_table(report))
+        for reason in reasons(report):
+            console.print(reason)
+        console.print(f"wrote {output}, {bundle.n_bytes / 1e3:.0f} kB")
 
 
 def _schema(recordings: Recordings, channels: str | None, rate_hz: float | None) -> Schema | None:

@@ -2,6 +2,14 @@
 
 from quantization.report.content import Report, build_report, report_of
 from quantization.report.files import write_report
-from quantization.report.table import gate_table, report_table
+from quantization.report.table import gate_table, reasons, report_table
 
-__all__ = ["Report", "build_report", "gate_table", "report_of", "report_table", "write_report"]
+__all__ = [
+    "Report",
+    "build_report",
+    "gate_table",
+    "reasons",
+    "report_of",
+    "report_table",
+    "write_report",
+]

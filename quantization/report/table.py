@@ -38,6 +38,15 @@ def gate_table(report: Report) -> Table:
     return table
 
 
+def reasons(report: Report) -> list[str]:
+    """Say in a sentence each why checks warn or fail."""
+    return [
+        f"{check['verdict']}: {check['name']}: {check['reason']}"
+        for check in report["gate"]["checks"]
+        if check["verdict"] in ("warn", "fail")
+    ]
+
+
 def report_table(report: Report) -> Table:
     """Show the gate, and below it what else was proven and measured."""
     table = gate_table(report)

@@ -96,6 +96,14 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(run, path, data, arguments,
     assert reason in result.stderr
 
 
+def test_columns_in_another_order_are_refused(run, path, sequences, tmp_path):
+    rows = "\n".join(",".join(f"{v:.6f}" for v in row) for row in sequences[0])
+    (tmp_path / "new.csv").write_text(f"ch1,ch0,ch2\n{rows}\n")
+    result = run("evaluate", path, "--data", tmp_path / "new.csv")
+    assert result.exit_code == 2
+    assert "expected the bundle's channels ch0, ch1, ch2, got ch1, ch0, ch2" in result.stderr
+
+
 def test_quantize_refuses_reports_and_packs_when_told_to(run, gru_file, write, data, tmp_path):
     model, bundle, folder = write(gru_file), tmp_path / "m.egb", tmp_path / "report"
     np.save(tmp_path / "labels.npy", np.array([0, 1]))
