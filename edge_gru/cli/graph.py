@@ -40,21 +40,30 @@ class _Drawing:
         self._drawn: set[str] = set()
 
     def add(self, tree: Tree, value: str) -> None:
-        """Draw a value and all that it is made of; on a stack, however long the chain is."""
+        """Draw a value and all that it is made of; on a stack, however many operations there are.
+
+        Operations with one operand follow each other in one branch.
+        """
         waiting = [(tree, value)]
         while waiting:
             above, name = waiting.pop()
-            node = self._makers.get(name)
-            if node is None:
-                above.add(Text(self._inputs.get(name, name)))
-                continue
-            if name in self._drawn:
-                above.add(Text(f"{name}, as above"))
-                continue
-            self._drawn.update(node.outputs)
-            branch = above.add(Text(f"{name} = {self._title(node)}"))
-            operands = [n for n in node.inputs if n and n not in self._weights]
+            lines, operands = [], [name]
+            while len(operands) == 1:
+                line, operands = self._line(operands[0])
+                lines.append(line)
+            branch = above.add(Text("\n  of ".join(lines)))
             waiting += [(branch, operand) for operand in reversed(operands)]
+
+    def _line(self, value: str) -> tuple[str, list[str]]:
+        """Describe a value; return what it is made of that is still to be drawn."""
+        node = self._makers.get(value)
+        if node is None:
+            return self._inputs.get(value, value), []
+        if value in self._drawn:
+            return f"{value}, as above", []
+        self._drawn.update(node.outputs)
+        operands = [name for name in node.inputs if name and name not in self._weights]
+        return f"{value} = {self._title(node)}", operands
 
     def _title(self, node: StepNode) -> str:
         cell = node.attributes.get("cell")

@@ -88,24 +88,15 @@ def test_outside_its_tolerance_the_task_decides_alone(twins, data):
     assert not judge(twins, labelled, wider).judgement.failures
 
 
-def chaotic(gru_file):
-    """Weights so large that the smallest difference grows."""
-    gru_file.weights["r"] = gru_file.weights["r"] * 40
+def test_of_a_chaotic_network_only_the_task_counts(gru_file, write, sequences, data):
+    gru_file.weights["r"] = gru_file.weights["r"] * 40  # the smallest difference grows
     gru_file.weights["b"][0, :5] = -4
-    return gru_file
-
-
-def test_a_chaotic_network_cannot_be_judged_without_a_task(gru_file, write, sequences, data):
-    twins = twins_of(quantize(write(chaotic(gru_file)), sequences, accept_failure=True).source)
+    twins = twins_of(quantize(write(gru_file), sequences, accept_failure=True).source)
     found = judge(twins, data, SHORT).judgement
     assert found.control_sqnr_db < 100
     assert [check.name.split(" (")[0] for check in found.failures] == ["control"]
     assert by_name(found)["streamed SQNR"].verdict == "info"
     assert "give targets and metric" in found.failures[0].reason
-
-
-def test_of_a_chaotic_network_only_the_task_counts(gru_file, write, sequences, data):
-    twins = twins_of(quantize(write(chaotic(gru_file)), sequences, accept_failure=True).source)
     labelled = Calibration(data.sequences, tuple(np.zeros(()) for _ in data.sequences))
     metric = Metric("finite", lambda y, _: float(np.isfinite(np.concatenate(y)).all()))
     found = judge(twins, labelled, replace(SHORT, metric=metric)).judgement
@@ -232,8 +223,8 @@ def verdict_of(twins, name, *, deviation=None, stuck=None, control=None, task=No
         ("task", {"task": {"worsening": -3.0}}, "pass"),
     ],
 )
-def test_limits_are_where_they_are_said_to_be(twins, name, changes, verdict):
-    assert verdict_of(twins, name, **changes) == verdict
+def test_limits_are_where_they_are_said_to_be(long_memory_task, name, changes, verdict):
+    assert verdict_of(long_memory_task.twins, name, **changes) == verdict
 
 
 def test_a_few_events_are_told_from_noise(twins):
