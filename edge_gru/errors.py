@@ -1,5 +1,10 @@
 """Every error that edge_gru raises, each one also a builtin."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class EdgeGruError(Exception):
     """Root of the errors of edge_gru and quantization."""
@@ -35,3 +40,14 @@ class ModelError(EdgeGruError, ValueError):
 
 class DataError(EdgeGruError, ValueError):
     """Calibration or test data do not fit: wrong channels, not finite, too short, unreadable."""
+
+
+class GateError(EdgeGruError, RuntimeError):
+    """A quantized model does not pass its gate, so it is not packed.
+
+    ``report`` is the whole report, as the bundle would have carried it.
+    """
+
+    def __init__(self, message: str, report: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report

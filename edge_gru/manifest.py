@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -104,6 +104,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounding: str = "nearest"
 
 
+class GateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gate said when the model was packed; one sentence for each check below pass.
+
+    A verdict of ``fail`` stands in a bundle only where the user insisted.
+    """
+
+    verdict: Literal["pass", "warn", "fail"]
+    reasons: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a device must know of a model, except its numbers."""
 
@@ -123,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alerts: tuple[Alert, ...]
     calibration_sha256: str  # of the sequences, in order
     parts: dict[str, PartInfo]
+    gate: GateResult | None = None  # None: nothing was judged
     format: int = FORMAT
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,22 @@ from edge_gru.manifest import InputRange
 from firmware_bridge.sample import Schema
 
 Float32 = npt.NDArray[np.float32]
+Targets: TypeAlias = npt.NDArray[Any]
 
 MIN_STEPS = 2
+_BLOCK_STEPS = 4096
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sequences ``(n_steps, n_in)`` float32 in physical units, each from a fresh start."""
+    """Sequences ``(n_steps, n_in)`` float32 in physical units, each from a fresh start.
+
+    ``targets``, where there are any, has the truth of each sequence: one row a step, or that of the
+    last step alone.
+    """
 
     sequences: tuple[Float32, ...]
+    targets: tuple[Targets, ...] | None = None
 
     @property
     def n_channels(self) -> int:
@@ -40,7 +48,9 @@ class Calibration:
         digest = hashlib.sha256()
         for sequence in self.sequences:
             digest.update(repr(sequence.shape).encode())
-            digest.update(np.ascontiguousarray(sequence, "<f4").tobytes())
+            for start in range(0, len(sequence), _BLOCK_STEPS):
+                rows = sequence[start : start + _BLOCK_STEPS]
+                digest.update(np.ascontiguousarray(rows, "<f4").tobytes())
         return digest.hexdigest()
 
     @property
@@ -56,11 +66,16 @@ class Calibration:
         return np.resize(whole, (n_steps, self.n_channels))
 
 
-def check_sequences(sequences: Iterable[npt.ArrayLike], schema: Schema | None) -> Calibration:
-    """Check and convert sequences of ``(n_steps, n_in)`` values.
+def check_sequences(
+    sequences: Iterable[npt.ArrayLike],
+    schema: Schema | None,
+    targets: Sequence[npt.ArrayLike] | None = None,
+) -> Calibration:
+    """Check and convert sequences of ``(n_steps, n_in)`` values, and their targets.
 
     Raises:
-        DataError: none, not two-dimensional, other channel counts, too short, NaN or infinite.
+        DataError: none, not two-dimensional, other channel counts, too short, NaN or infinite; not
+            one target a sequence.
     """
     checked = [_check_one(k, sequence) for k, sequence in enumerate(sequences)]
     if not checked:
@@ -76,7 +91,26 @@ def check_sequences(sequences: Iterable[npt.ArrayLike], schema: Schema | None) -
     names = (schema or Schema.unnamed(widths[0])).names
     for k, sequence in enumerate(checked):
         _check_finite(k, sequence, names)
-    return Calibration(tuple(checked))
+    return Calibration(tuple(checked), _check_targets(targets, len(checked)))
+
+
+def _check_targets(
+    targets: Sequence[npt.ArrayLike] | None, n_sequences: int
+) -> tuple[Targets, ...] | None:
+    if targets is None:
+        return None
+    if len(targets) != n_sequences:
+        raise DataError(
+            f"expected one target array for each of {n_sequences} sequences, got {len(targets)}"
+        )
+    checked = tuple(np.asarray(target) for target in targets)
+    for k, target in enumerate(checked):
+        if target.dtype.kind not in "biuf":
+            raise DataError(
+                f"expected targets as numbers, got {target.dtype} for sequence {k}; "
+                "give classes as the index of their label"
+            )
+    return checked
 
 
 def _check_one(k: int, sequence: npt.ArrayLike) -> Float32:
@@ -93,10 +127,15 @@ def _check_one(k: int, sequence: npt.ArrayLike) -> Float32:
 
 
 def _check_finite(k: int, sequence: Float32, names: Sequence[str]) -> None:
-    wrong = np.argwhere(~np.isfinite(sequence))
-    if len(wrong):
-        step, channel = wrong[0]
+    first, n_wrong = None, 0
+    for start in range(0, len(sequence), _BLOCK_STEPS):
+        wrong = np.argwhere(~np.isfinite(sequence[start : start + _BLOCK_STEPS]))
+        if len(wrong) and first is None:
+            first = (start + int(wrong[0, 0]), int(wrong[0, 1]))
+        n_wrong += len(wrong)
+    if first is not None:
+        step, channel = first
         raise DataError(
             f"expected finite calibration values, got {sequence[step, channel]} in sequence {k}, "
-            f"step {step}, channel {names[channel]} ({len(wrong)} such values); drop these steps"
+            f"step {step}, channel {names[channel]} ({n_wrong} such values); drop these steps"
         )

@@ -1,15 +1,13 @@
-"""What quantization cost, and how long a model remembers: measured on streams, state carried."""
+"""Streams through an engine, state carried, and how long a model remembers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.base import Engine
-from edge_gru.engines.golden import sqnr_db
 from edge_gru.state import State
 from quantization.calibrate import Calibration
 from quantization.progress import Progress, silent
@@ -21,19 +19,6 @@ _WARMUP_STEPS = 4096
 _N_WARMUP_PLACES = 4
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """How far a stream of outputs is from the fp32 one.
-
-    ``largest_std`` is the largest difference in standard deviations of its output.
-    """
-
-    sqnr_db: float
-    largest: float
-    largest_std: float
-    n_steps: int
-
-
 def run_stream(engine: Engine, sequence: Float32) -> Float32:
     """Run a sequence from a zero state on stream 0: ``(T, n_in)`` -> ``(T, n_out)``."""
     engine.reset(0)
@@ -41,17 +26,6 @@ def run_stream(engine: Engine, sequence: Float32) -> Float32:
     for k, x in enumerate(sequence):
         engine.step(x, y[k])
     return y
-
-
-def deviation(reference: Sequence[Float32], got: Sequence[Float32]) -> Deviation:
-    """Compare outputs of the same sequences."""
-    expected, found = np.concatenate(reference), np.concatenate(got)
-    difference = np.abs(expected.astype(np.float64) - found)
-    std = expected.astype(np.float64).std(axis=0)
-    relative = difference.max(axis=0) / np.where(std > 0, std, np.inf)
-    return Deviation(
-        sqnr_db(expected, found), float(difference.max()), float(relative.max()), len(expected)
-    )
 
 
 def states_along(

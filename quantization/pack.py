@@ -14,12 +14,12 @@ import safetensors.numpy
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
-from edge_gru.engines.golden import sqnr_db
 from edge_gru.engines.select import open_engine
 from edge_gru.engines.tensors import GOLDEN, WEIGHTS
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import (
     Alert,
+    GateResult,
     Manifest,
     PrecisionInfo,
 )
@@ -184,10 +184,16 @@ def _single_steps(engine: Engine, x: Float32, states: Sequence[Mapping[str, Floa
     return tensors
 
 
-def finish(made: Draft, golden: bytes, report: Mapping[str, Any], n_warmup: int | None) -> Bundle:
+def finish(
+    made: Draft,
+    golden: bytes,
+    report: Mapping[str, Any],
+    n_warmup: int | None,
+    gate: GateResult,
+) -> Bundle:
     """Add what was measured, and seal."""
     text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1) + b"\n"
-    manifest = msgspec.structs.replace(made.manifest, n_warmup=n_warmup)
+    manifest = msgspec.structs.replace(made.manifest, n_warmup=n_warmup, gate=gate)
     return Bundle.pack(manifest, {**made.parts, GOLDEN: golden, REPORT: text})
 
 
@@ -200,28 +206,3 @@ def lint_graphs(made: Draft) -> list[str]:
         for name in sorted(names)
         for finding in lint(onnx.load_model_from_string(made.parts[name]))
     ]
-
-
-def explain(made: Draft) -> list[dict[str, Any]]:
-    """List what every tensor of the step is in the bundle's own precision."""
-    weights = safetensors.numpy.load(made.parts[WEIGHTS])
-    precision = made.manifest.default_precision
-    rows = [
-        _row(info.name, "float32", [info.size], "carried; never through Q/DQ")
-        for info in made.manifest.states
-    ]
-    for name, value in sorted(weights.items()):
-        if name.endswith((".w_hh_q", ".w_hh_scale")):
-            continue
-        quantized = precision == "int8" and name.endswith(".w_hh")
-        grid = "symmetric, one scale a gate row; operand h on 1/127" if quantized else ""
-        row = _row(name, "int8" if quantized else str(value.dtype), list(value.shape), grid)
-        if quantized:
-            stored = weights[f"{name}_q"] * weights[f"{name}_scale"][:, None]
-            row["sqnr_db"] = sqnr_db(value, stored)
-        rows.append(row)
-    return rows
-
-
-def _row(name: str, dtype: str, shape: list[int], grid: str) -> dict[str, Any]:
-    return {"name": name, "dtype": dtype, "shape": shape, "grid": grid}

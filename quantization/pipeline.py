@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
-from edge_gru.errors import ConfigError, ModelError
+from edge_gru.errors import ConfigError, GateError, ModelError
 from edge_gru.manifest import Alert, Normalisation
 from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
 from quantization.evaluate import run_stream
+from quantization.gate import TOLERANCE, GateSettings, judge
 from quantization.importers.onnx import Imported, import_onnx
 from quantization.importers.proof import Original, Proof, prove
+from quantization.judgement import refusal
+from quantization.metrics import Metric, Score, find_metric
 from quantization.progress import Progress, silent
-from quantization.recipe import find_recipe
+from quantization.recipe import RECIPES, find_recipe
+from quantization.report.content import build_report, rounded
 from quantization.rounding import QuantizedRows
 from quantization.rounding_choice import choose_rounding, round_nearest
+from quantization.split import Parts, split
 from quantization.step_model import StepModel
+from quantization.twins import twins_of
 
 Float32 = npt.NDArray[np.float32]
 
@@ -45,7 +50,7 @@ Model: TypeAlias = TrainedModule | str | os.PathLike[str]
 _N_WARMUP_STREAMS = 8
 
 
-def quantize(
+def quantize(  # noqa: PLR0913 - the one call that users make; all but two have defaults
     model: Model,
     calibration: Sequence[npt.ArrayLike],
     *,
@@ -56,9 +61,17 @@ def quantize(
     labels: Sequence[str] = (),
     normalisation: Normalisation | None = None,
     alerts: Sequence[Alert] = (),
+    targets: Sequence[npt.ArrayLike] | None = None,
+    metric: str | Score | Metric | None = None,
+    tolerance: float = TOLERANCE,
+    resets: bool = False,
+    accept_failure: bool = False,
     progress: Progress = silent,
 ) -> Bundle:
-    """Make a bundle of a trained model, proven equal to it on the calibration sequences.
+    """Make a bundle of a trained model, proven equal to it and judged on the user's sequences.
+
+    Half of the calibration steps are fitted to, a quarter chooses between roundings, and a quarter
+    judges: three disjoint parts, whole sequences where there are enough.
 
     Args:
         model: a ``torch.nn.Module`` with nn.GRU, or the path of an .onnx file with GRU operators.
@@ -72,15 +85,28 @@ def quantize(
         labels: class names, one per output, if the outputs are scores of classes.
         normalisation: applied before the model, and carried into every graph.
         alerts: default thresholds on outputs.
+        targets: the truth of each sequence, one row a step or that of the last step; class indices
+            for ``accuracy`` and ``macro_f1``.
+        metric: of the task: ``accuracy``, ``macro_f1``, ``rmse``, ``mae``, ``esr``, or a function
+            of a list of outputs ``(n_steps, n_out)`` and the list of their targets.
+        tolerance: how much worse than fp32 the metric may be, relative.
+        resets: the product clears its state where a sequence begins, so the gate does; else the
+            sequences are joined with the state carried on.
+        accept_failure: pack a model that does not pass the gate; the bundle says so.
         progress: called as the work proceeds.
 
     Raises:
         ModelError: the model is no causal stream of GRUs; says why.
         DataError: the calibration does not fit the model, or is not finite.
-        ConfigError: unknown recipe, or names that do not fit the outputs.
+        ConfigError: unknown recipe or metric, or names that do not fit the outputs.
+        GateError: the quantized model does not pass its gate; says which checks, and what to do.
     """
     find_recipe(recipe)
-    data = check_sequences(calibration, schema)
+    data = check_sequences(calibration, schema, targets)
+    settings = GateSettings(
+        find_metric(metric, has_targets=targets is not None), tolerance, resets=resets
+    )
+    parts = split(data)
     progress("import", 0, 1)
     imported = _import(model, data.n_channels)
     step_model = imported.model
@@ -105,8 +131,9 @@ def quantize(
         proof = prove(
             original, partial(run_stream, engine), data.sequences, imported.suspects, progress
         )
-    made, rounding = _rounded(made, step_model, description, data, progress)
-    return _measured(made, proof, rounding, data, progress)
+    made, rounding = _rounded(made, step_model, description, data, parts, progress)
+    measured = _Measured(proof, rounding, data, parts)
+    return _judged(made, measured, settings, progress, accept_failure=accept_failure)
 
 
 def _rounded(
@@ -114,6 +141,7 @@ def _rounded(
     model: StepModel,
     description: pack.Description,
     data: Calibration,
+    parts: Parts,
     progress: Progress,
 ) -> tuple[pack.Draft, dict[str, str]]:
     """Replace nearest rounding by GPTQ where the recipe asks for it and it pays."""
@@ -126,61 +154,66 @@ def _rounded(
 
     with made.open("onnxruntime", "fp32") as engine:
         rows, chosen = choose_rounding(
-            model.recurrent_weights, model.cells, engine, open_int8, data, progress
+            model.recurrent_weights, model.cells, engine, open_int8, parts, progress
         )
     return pack.draft(model, description, data, rows), chosen
 
 
-def _measured(
+@dataclass(frozen=True)
+class _Measured:
+    """What is known before the gate, and the data that it is known from."""
+
+    proof: Proof
+    rounding: Mapping[str, str]
+    data: Calibration
+    parts: Parts
+
+
+def _judged(
     made: pack.Draft,
-    proof: Proof,
-    rounding: Mapping[str, str],
-    data: Calibration,
+    measured: _Measured,
+    settings: GateSettings,
     progress: Progress,
+    *,
+    accept_failure: bool,
 ) -> Bundle:
-    deviations = {
-        precision: asdict(found) for precision, found in _deviations(made, data, progress).items()
-    }
+    """Judge, and pack if the gate is passed or the user insists."""
+    data = measured.data
+    twins = twins_of(made.source)
+    evidence = judge(twins, measured.parts.judge, settings, progress)
     with made.open("onnxruntime", "fp32", n_streams=_N_WARMUP_STREAMS) as engine:
         n_warmup = evaluate.measure_warmup(engine, data, progress)
     progress("pack", 0, 1)
-    report = {
-        "proof": proof.as_dict(),
-        "rounding": dict(rounding),
-        "deviation_from_fp32": deviations,
-        "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
-        "calibration": {
-            "n_sequences": len(data.sequences),
-            "n_steps": data.n_steps,
-            "sha256": data.sha256,
-        },
-        "tensors": pack.explain(made),
-        "tensorrt_lint": pack.lint_graphs(made),
-        "versions": {"onnx": onnx.__version__, "numpy": np.__version__},
-    }
-    bundle = pack.finish(made, pack.golden_vectors(made, data), report, n_warmup)
+    report = build_report(made, twins, evidence, _described(measured)) | rounded(
+        {
+            "proof": measured.proof.as_dict(),
+            "rounding": dict(measured.rounding),
+            "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
+            "tensorrt_lint": pack.lint_graphs(made),
+        }
+    )
+    judgement = evidence.judgement
+    if judgement.verdict == "fail" and not accept_failure:
+        recipe = made.manifest.recipe.name
+        others = [name for name in RECIPES if name != recipe]
+        raise GateError(refusal(judgement, recipe, others), report)
+    golden = pack.golden_vectors(made, data)
+    bundle = pack.finish(made, golden, report, n_warmup, judgement.result)
     progress("pack", 1, 1)
     return bundle
 
 
-def _deviations(
-    made: pack.Draft, data: Calibration, progress: Progress
-) -> dict[str, evaluate.Deviation]:
-    outputs: dict[str, list[Float32]] = {}
-    total = len(made.manifest.precisions) * len(data.sequences)
-    done = 0
-    for precision in made.manifest.precisions:
-        outputs[precision] = []
-        with made.open("onnxruntime", precision) as engine:
-            for sequence in data.sequences:
-                outputs[precision].append(run_stream(engine, sequence))
-                done += 1
-                progress("measure", done, total)
-    return {
-        precision: evaluate.deviation(outputs["fp32"], got)
-        for precision, got in outputs.items()
-        if precision != "fp32"
-    }
+def _described(measured: _Measured) -> dict[str, Any]:
+    """Say which data did what."""
+    parts = measured.parts
+    described: dict[str, Any] = {
+        name: {"n_sequences": len(d.sequences), "n_steps": d.n_steps, "sha256": d.sha256}
+        for name, d in (
+            ("calibration", measured.data), ("fitted to", parts.fit), ("chooses", parts.choose)
+        )
+    }  # fmt: skip
+    whole = "whole sequences" if parts.by == "sequences" else "every sequence cut in time"
+    return {**described, "split": f"half of the steps, a quarter and a quarter, {whole}"}
 
 
 def _import(model: Model, n_channels: int) -> Imported:

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,25 @@ def read_recordings(paths: Iterable[Path]) -> Recordings:
     return Recordings(sequences, channels)
 
 
+def read_targets(paths: Iterable[Path], n_sequences: int) -> list[npt.NDArray[Any]]:
+    """Read the truth of recordings, in their order.
+
+    Each CSV is of one recording, and so is each array of an NPZ or NPY, or in 3-D of many. A single
+    array of as many values as there are recordings has one value for the end of each.
+
+    Raises:
+        DataError: a file is missing, of another kind, or holds something else.
+    """
+    targets: list[npt.NDArray[Any]] = []
+    for path in paths:
+        for found in _read_one(path).sequences:
+            is_column = found.ndim == 2 and found.shape[1] == 1
+            targets.append(found[:, 0] if is_column else found)
+    if len(targets) == 1 < n_sequences == len(np.atleast_1d(targets[0])):
+        return list(targets[0])
+    return targets
+
+
 def _read_one(path: Path) -> Recordings:
     try:
         if path.suffix == ".csv":
@@ -59,7 +79,8 @@ def _is_unnamed(channels: Sequence[Channel]) -> bool:
 
 def _read_arrays(path: Path) -> list[npt.NDArray[np.float32]]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # An .npy is mapped, and so read as it is needed.
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         arrays = [loaded] if path.suffix == ".npy" else [loaded[name] for name in loaded.files]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"expected arrays of numbers in {path}: {error}") from error

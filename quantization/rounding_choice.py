@@ -10,10 +10,10 @@ import numpy.typing as npt
 from edge_gru.engines.base import Engine
 from edge_gru.engines.golden import sqnr_db
 from edge_gru.engines.reference import H_STEPS
-from quantization.calibrate import Calibration
 from quantization.evaluate import run_stream
 from quantization.progress import Progress
 from quantization.rounding import QuantizedRows, round_rows, round_rows_gptq
+from quantization.split import Parts
 
 Float32 = npt.NDArray[np.float32]
 OpenInt8 = Callable[[Mapping[str, QuantizedRows]], Engine]
@@ -32,7 +32,7 @@ def choose_rounding(
     states: Mapping[str, str],
     fp32: Engine,
     open_int8: OpenInt8,
-    calibration: Calibration,
+    parts: Parts,
     progress: Progress,
 ) -> tuple[dict[str, QuantizedRows], dict[str, str]]:
     """Round each matrix by GPTQ, and keep that only where it beats nearest on held-out data.
@@ -42,12 +42,13 @@ def choose_rounding(
         states: the state that each cell reads.
         fp32: engine to learn operands and right answers from.
         open_int8: opens an engine with given roundings.
-        calibration: the first three quarters of it are fitted to, the last is held out.
+        parts: GPTQ is fitted to ``fit``, and ``choose`` is what it must do better on.
         progress: called after each cell.
 
     Returns the rows of each cell, and which rounding they have.
     """
-    fit, held_out = _split(calibration.sequences)
+    fit = _limited(parts.fit.sequences, _N_FIT_STEPS)
+    held_out = _limited(parts.choose.sequences, _N_CHECK_STEPS)
     operands = _operands(fp32, fit)
     expected = np.concatenate([run_stream(fp32, sequence) for sequence in held_out])
 
@@ -65,18 +66,6 @@ def choose_rounding(
             chosen, best, names[cell] = tried, found, "gptq"
         progress("round", k + 1, len(weights))
     return chosen, names
-
-
-def _split(sequences: Sequence[Float32]) -> tuple[list[Float32], list[Float32]]:
-    """Hold out the last quarter: whole sequences where there are enough, else its end."""
-    n_held_out = len(sequences) // 4
-    if n_held_out:
-        fit, held_out = list(sequences[:-n_held_out]), list(sequences[-n_held_out:])
-    else:
-        cuts = [max(1, len(sequence) * 3 // 4) for sequence in sequences]
-        fit = [s[:cut] for s, cut in zip(sequences, cuts, strict=True)]
-        held_out = [s[cut:] for s, cut in zip(sequences, cuts, strict=True)]
-    return _limited(fit, _N_FIT_STEPS), _limited(held_out, _N_CHECK_STEPS)
 
 
 def _limited(sequences: Sequence[Float32], n_steps: int) -> list[Float32]:

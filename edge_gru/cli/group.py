@@ -32,6 +32,7 @@ class VerbRow:
 
 _PLUGIN_HELP = {
     "demo": "See it all work on a simulated pump: quantize, verify, run.",
+    "evaluate": "Judge a bundle on new data, as quantize did.",
     "quantize": "Make a bundle from a trained model.",
 }
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_gru.bundle import Bundle, load
+from edge_gru.cli.graph import step_tree
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import engine_table, new_console, shortened
 from edge_gru.engines.select import Measurement, measure
@@ -20,6 +21,7 @@ from edge_gru.manifest import Manifest
 _EXAMPLES = """\b
 Examples:
   edge-gru inspect pump.egb
+  edge-gru inspect pump.egb --graph
   edge-gru inspect pump.egb --engines --json
 """
 
@@ -27,8 +29,9 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--engines", is_flag=True, help="Also verify and time every engine, here and now.")
+@click.option("--graph", is_flag=True, help="Draw the step instead: its operations as a tree.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(bundle: Path, *, engines: bool, as_json: bool) -> None:
+def inspect(bundle: Path, *, engines: bool, graph: bool, as_json: bool) -> None:
     """Show what is in a bundle: channels, outputs, states, precisions, sizes and hashes."""
     loaded = load(bundle)
     rows = measure(loaded.source) if engines else []
@@ -36,6 +39,9 @@ def inspect(bundle: Path, *, engines: bool, as_json: bool) -> None:
         print_json(_report(bundle, loaded, rows))
         return
     console = new_console(markup=False)
+    if graph:
+        console.print(step_tree(loaded))
+        return
     _print_model(console, bundle, loaded)
     _print_parts(console, loaded)
     if engines:
@@ -81,6 +87,7 @@ def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
         "warm-up": "never measured to end"
         if manifest.n_warmup is None
         else f"{manifest.n_warmup} samples",
+        "gate": _gate(manifest),
         "alerts": ", ".join(f"{a.name} ({a.on} > {a.enter:g})" for a in manifest.alerts) or "none",
         "program": ", ".join(node.op for node in manifest.program.nodes),
         "made by": ", ".join(f"{k} {v}" for k, v in sorted(manifest.producer.items())),
@@ -90,6 +97,16 @@ def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
         grid.add_row(name, fact)
     console.print(grid)
     console.print(_input_table(manifest))
+
+
+def _gate(manifest: Manifest) -> str:
+    gate = manifest.gate
+    if gate is None:
+        return "never judged"
+    if not gate.reasons:
+        return gate.verdict
+    word = "WARNING: did not pass" if gate.verdict == "fail" else gate.verdict
+    return f"{word}: {'; '.join(gate.reasons)}"
 
 
 def _input_table(manifest: Manifest) -> Table:

@@ -76,6 +76,12 @@ class Pipeline:
         """Emit what serves from here on."""
         self._stamp.refresh()
         manifest, golden = self._manifest, self._golden
+        if manifest.gate is not None and manifest.gate.verdict == "fail":
+            _log.warning(
+                "this model did not pass its gate when it was quantized, and was packed "
+                "nevertheless: %s",
+                "; ".join(manifest.gate.reasons),
+            )
         self._emit(
             ModelEvent(
                 **self._stamp.at(self._started_s),

@@ -26,10 +26,10 @@ from edge_gru.service import RunConfig, Service, Summary, stop_on_signals
 from firmware_bridge.simulator import PumpScenario, PumpSource, SimulatedBoard
 from quantization.cli.live import LiveSink
 from quantization.cli.progress import show_progress
-from quantization.cli.quantize import report_table
 from quantization.evaluate import run_stream
 from quantization.examples.pump import Pump
 from quantization.pipeline import quantize
+from quantization.report import report_of, report_table
 
 _N_CALIBRATION = 12
 _MIN_SQNR_DB = 40.0
@@ -117,7 +117,7 @@ def _quantized(console: Console) -> Bundle:
             alerts=[Alert("wear", "y.wear", rule.enter, rule.exit, rule.for_s)],
             progress=progress,
         )
-    console.print(report_table(bundle))
+    console.print(report_table(report_of(bundle)))
     return bundle
 
 

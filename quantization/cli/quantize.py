@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
-from edge_gru.bundle import Bundle
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
-from edge_gru.errors import ConfigError, DataError
+from edge_gru.errors import ConfigError, DataError, GateError
 from firmware_bridge.formats.csv_text import parse_header
 from firmware_bridge.sample import Schema
 from quantization.cli.progress import show_progress
+from quantization.gate import TOLERANCE
+from quantization.metrics import METRICS
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
-from quantization.recordings import Recordings, read_recordings
+from quantization.recordings import Recordings, read_recordings, read_targets
+from quantization.report import reasons, report_of, report_table, write_report
 
 _EXAMPLES = """\b
 Examples:
   edge-gru quantize pump.onnx --calibration healthy.csv --rate 100 -o pump.egb
-  edge-gru quantize har.onnx --calibration train.npz \\
+  edge-gru quantize har.onnx --calibration train.npz --report report \\
       --channels "ax [g],ay [g],az [g]" --labels walk,run,sit -o har.egb
+  edge-gru quantize life.onnx --calibration runs.npz --targets life.npz --metric rmse -o life.egb
 """
 
 
@@ -45,6 +46,29 @@ Examples:
 @click.option("--name", help="Of the model [the file's].")
 @click.option("--outputs", help="Names of the outputs, separated by commas [y0,y1...].")
 @click.option("--labels", help="Class names, if the outputs are scores of classes.")
+@click.option(
+    "--targets",
+    "target_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Truth of each recording, in the same order; class indices for accuracy.",
+)
+@click.option("--metric", help=f"Of the task: {', '.join(METRICS)}.")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=TOLERANCE,
+    show_default=True,
+    help="How much worse than fp32 the metric may be, relative.",
+)
+@click.option(
+    "--reset-each",
+    "resets",
+    is_flag=True,
+    help="The product clears its state where a recording begins: judge it so.",
+)
+@click.option("--accept-failure", is_flag=True, help="Pack even what does not pass the gate.")
+@click.option("--report", "folder", type=click.Path(path_type=Path), help="Write a report here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def quantize(
     model: Path,
@@ -53,61 +77,47 @@ def quantize(
     output: Path,
     channels: str | None,
     rate_hz: float | None,
+    target_files: tuple[Path, ...],
+    folder: Path | None,
     as_json: bool,
-    **names: str | None,
+    **settings: Any,
 ) -> None:
-    """Make a bundle from a trained model: proven equal, quantized, measured, packed.
+    """Make a bundle from a trained model: proven equal, quantized, judged, packed.
 
     The model is an ONNX file with GRU operators; a torch module goes through the Python function
-    quantization.quantize. Each recording is one sequence from a fresh start.
+    quantization.quantize. Each recording is one sequence from a fresh start. A part of them judges:
+    what does not pass the gate is refused, with the reasons and exit code 2.
     """
     recordings = read_recordings(files)
-    schema = _schema(recordings, channels, rate_hz)
-    with show_progress() as progress:
-        bundle = make_bundle(
-            model,
-            recordings.sequences,
-            recipe=names["recipe"] or "rec",
-            schema=schema,
-            name=names["name"],
-            outputs=_split(names["outputs"]),
-            labels=_split(names["labels"]),
-            progress=progress,
-        )
+    n, schema = len(recordings.sequences), _schema(recordings, channels, rate_hz)
+    for name in ("outputs", "labels"):
+        settings[name] = _split(settings[name])
+    try:
+        with show_progress() as progress:
+            bundle = make_bundle(
+                model,
+                recordings.sequences,
+                schema=schema,
+                targets=read_targets(target_files, n) if target_files else None,
+                progress=progress,
+                **settings,
+            )
+    except GateError as error:
+        if folder is not None and error.report is not None:
+            write_report(dict(error.report), folder)
+        raise
     bundle.save(output)
-    report = {"bundle": str(output), "hash": bundle.hash, **report_of(bundle)}
+    report = report_of(bundle)
+    if folder is not None:
+        write_report({**report, "bundle_hash": bundle.hash}, folder)
     if as_json:
-        print_json(report)
+        print_json({"bundle": str(output), "hash": bundle.hash, **report})
     else:
-        new_console().print(report_table(bundle), f"wrote {output}, {bundle.n_bytes / 1e3:.0f} kB")
-
-
-def report_of(bundle: Bundle) -> dict[str, Any]:
-    """Read the report that was packed with a bundle."""
-    report: dict[str, Any] = json.loads(bundle.parts["report.json"])
-    return report
-
-
-def report_table(bundle: Bundle) -> Table:
-    """Show what was proven and measured."""
-    report, manifest = report_of(bundle), bundle.manifest
-    proof = report["proof"]
-    table = Table("what", "result", title=f"{manifest.name}, recipe {manifest.recipe.name}")
-    table.add_row(
-        "step graph against the model",
-        f"largest difference {proof['largest_difference']:.1e} in {proof['n_steps']} steps "
-        f"of {proof['n_sequences']} sequences",
-    )
-    for precision, found in report["deviation_from_fp32"].items():
-        table.add_row(
-            f"{precision} against fp32, streamed",
-            f"{found['sqnr_db']:.1f} dB, largest {found['largest_std']:.3f} std",
-        )
-    for finding in report["tensorrt_lint"]:
-        table.add_row("TensorRT", finding)
-    warmup = manifest.n_warmup
-    table.add_row("warm-up", f"{warmup} steps" if warmup is not None else "never within the data")
-    return table
+        console = new_console(markup=False)
+        console.print(report_table(report))
+        for reason in reasons(report):
+            console.print(reason)
+        console.print(f"wrote {output}, {bundle.n_bytes / 1e3:.0f} kB")
 
 
 def _schema(recordings: Recordings, channels: str | None, rate_hz: float | None) -> Schema | None:

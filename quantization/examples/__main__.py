@@ -1,7 +1,8 @@
 """Stream the test recordings of every example through a serial port, and compare.
 
-One table: the fp32 engine against the torch module on whole recordings, INT8 against fp32, and the
-task metric of both. Needs torch, and the recordings in EDGE_GRU_DATA.
+One table: the fp32 engine against the torch module on whole recordings, INT8 against fp32, the task
+metric of both, and what the gate says of the test recordings joined to 100,000 steps. Needs torch,
+and the recordings in EDGE_GRU_DATA.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -24,9 +26,11 @@ from edge_gru.predictor import GapPolicy, Predictor
 from firmware_bridge.link import Link
 from firmware_bridge.sample import Float32, SampleBlock, Schema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
+from quantization.evaluation import evaluate_bundle
 from quantization.examples import EXAMPLES
-from quantization.examples.example import Example
+from quantization.examples.example import Example, Targets
 from quantization.examples.network import run_whole
+from quantization.metrics import Metric
 from quantization.pipeline import quantize
 
 RECORDED = ("cmapss_fd001", "basicmotions", "phone_motion")
@@ -49,6 +53,9 @@ class Row:
     metric: str
     fp32: float
     int8: float
+    gate: str
+    n_stuck: int
+    gate_sqnr_db: float
 
     @property
     def metric_change(self) -> float:
@@ -65,6 +72,7 @@ def make_bundle(example: Example) -> Bundle:
         name=example.name,
         outputs=example.outputs,
         labels=example.labels,
+        resets=example.resets,
     )
 
 
@@ -120,7 +128,28 @@ def compare(example: Example, split: str = "test") -> Row:
         metric=example.task_metric,
         fp32=scores[0],
         int8=scores[1],
+        **judged(example, bundle, split),
     )
+
+
+def judged(example: Example, bundle: Bundle, split: str = "test") -> dict[str, Any]:
+    """Run the gate on the recordings of a split, with the task metric of the example."""
+
+    def score(outputs: Sequence[Float32], _: Sequence[Targets]) -> float:
+        return example.metric(outputs, split)[example.task_metric]
+
+    report = evaluate_bundle(
+        bundle,
+        example.sequences(split),
+        targets=example.targets(split),
+        metric=Metric(example.task_metric, score, example.more_is_better),
+        resets=example.resets,
+    )
+    return {
+        "gate": report["gate"]["verdict"],
+        "n_stuck": report["gate"]["stuck"]["n_stuck"],
+        "gate_sqnr_db": report["deviation_from_fp32"]["int8"]["sqnr_db"],
+    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -141,7 +170,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     table = Table(
         *("example", "recordings", "samples", "lost", "fp32 stream - torch (allowed)"),
-        *("INT8 SQNR", "metric", "fp32", "INT8", "change"),
+        *("INT8 SQNR", "metric", "fp32", "INT8", "change", "gate", "stuck"),
         title=f"Streamed through a pty at {RATE_HZ:g} Hz, onnxruntime",
     )
     for row in rows:
@@ -149,9 +178,10 @@ def main(arguments: Sequence[str]) -> None:
             *(row.example, str(row.n_recordings), str(row.n_samples), str(row.n_lost)),
             f"{row.largest_difference:.1e} ({row.allowed_difference:.0e})",
             *(f"{row.int8_sqnr_db:.1f} dB", row.metric, f"{row.fp32:.4f}", f"{row.int8:.4f}"),
-            f"{row.metric_change:.3%}",
+            *(f"{row.metric_change:.3%}", f"{row.gate}, {row.gate_sqnr_db:.1f} dB"),
+            str(row.n_stuck),
         )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 if __name__ == "__main__":

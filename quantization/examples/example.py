@@ -38,6 +38,7 @@ class Example(ABC):
         outputs: Names of the values that the network gives at every step.
         labels: Names of the classes where the outputs are logits, else empty.
         task_metric: The entry of ``metric`` that decides, and whether more of it is better.
+        resets: Whether the state is cleared where a recording begins.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Example(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     task_metric: ClassVar[str]
     more_is_better: ClassVar[bool]
+    resets: ClassVar[bool] = False
     architecture: ClassVar[Architecture]
 
     @abstractmethod

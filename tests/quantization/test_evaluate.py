@@ -5,15 +5,7 @@ import pytest
 
 from quantization import quantize
 from quantization.calibrate import check_sequences
-from quantization.evaluate import deviation, measure_warmup, run_stream
-
-
-def test_deviation_of_known_noise():
-    y = np.sin(np.arange(1000) / 10).astype(np.float32)[:, None]
-    found = deviation([y], [y + np.float32(0.01)])
-    assert found.sqnr_db == pytest.approx(10 * np.log10(y.var() / 1e-4), abs=0.1)
-    assert found.largest_std == pytest.approx(0.01 / y.std(), rel=1e-3)
-    assert deviation([y], [y]).sqnr_db == np.inf
+from quantization.evaluate import measure_warmup, run_stream
 
 
 def leak(gru_file, u: float):
@@ -36,7 +28,7 @@ def test_warmup_of_a_leak_is_its_time_constant(gru_file, write, u):
 
 def test_memory_that_never_fades_has_no_warmup(gru_file, write):
     x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
-    bundle = quantize(write(leak(gru_file, 1e-7)), [x])
+    bundle = quantize(write(leak(gru_file, 1e-7)), [x], accept_failure=True)
     assert bundle.manifest.n_warmup is None
 
 

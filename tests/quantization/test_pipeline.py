@@ -131,7 +131,7 @@ def test_progress_is_told_to_the_end_of_every_stage(gru_file, write, sequences):
         sequences,
         progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
     )
-    assert list(seen) == ["import", "prove", "round", "measure", "warm-up", "pack"]
+    assert list(seen) == ["import", "prove", "round", "judge", "warm-up", "pack"]
     for steps in seen.values():
         assert steps[-1][0] == steps[-1][1]
         assert all(a[0] < b[0] for a, b in pairwise(steps))

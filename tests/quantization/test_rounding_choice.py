@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from quantization import quantize
-from quantization.calibrate import check_sequences
-from quantization.rounding_choice import _limited, _split
+from quantization.rounding_choice import _limited
 
 SLOW_DRIFT = np.cumsum(np.random.default_rng(1).normal(0, 0.2, (6, 400, 3)), axis=1)
 
@@ -34,20 +33,6 @@ def test_rec_is_never_much_worse_than_nearest_and_says_what_it_took(
     else:
         assert names == {"gru_00": "gptq"}
         assert sqnr(chosen) > sqnr(nearest) - 1.0
-
-
-def test_held_out_sequences_are_whole_and_not_fitted_to():
-    data = check_sequences([np.full((5, 2), k) for k in range(8)], None)
-    fit, held_out = _split(data.sequences)
-    assert [int(s[0, 0]) for s in fit] == [0, 1, 2, 3, 4, 5]
-    assert [int(s[0, 0]) for s in held_out] == [6, 7]
-
-
-def test_a_single_sequence_is_cut_in_time():
-    data = check_sequences([np.arange(8.0).reshape(8, 1)], None)
-    fit, held_out = _split(data.sequences)
-    assert fit[0][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert held_out[0][:, 0].tolist() == [6, 7]
 
 
 def test_no_more_steps_are_used_than_wanted():

@@ -25,6 +25,7 @@ class BasicMotions(Example):
     labels = ("Standing", "Running", "Walking", "Badminton")
     task_metric = "accuracy"
     more_is_better = True
+    resets = True
     architecture = Architecture(n_hidden=32)
 
     def schema(self) -> Schema:

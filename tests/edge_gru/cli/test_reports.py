@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edge_gru.bundle import Bundle
-from edge_gru.manifest import PrecisionInfo
+from edge_gru.manifest import GateResult, PrecisionInfo, Program, StepNode
 from firmware_bridge.port import PortInfo
 
 
@@ -22,6 +22,40 @@ def test_inspect_shows_what_is_in_a_bundle(call, bundle_path, bundle):
     assert "gru.w_hh" in text
     assert "float32" in text
     assert "Engines" not in text
+
+
+def test_inspect_draws_the_step(call, bundle_path):
+    text = call("inspect", bundle_path, "--graph").stdout
+    assert "y (y0, y1, y2, y3)" in text
+    assert "state_00_h_out = GRU [gru.b_hh 12 float32" in text
+    assert text.index("x (vibration, current)") < text.index("state_00_h (4), carried")
+    assert text.count("= GRU") == 1
+    assert "Precisions" not in text
+
+
+def test_inspect_draws_a_chain_of_any_length(call, pack, schema, tmp_path):
+    nodes = [StepNode("GRU", ("x", "state_00_h"), ("state_00_h_out",), {"cell": "gru"})]
+    nodes += [StepNode("Abs", ("state_00_h_out",), ("a0",))]
+    nodes += [StepNode("Abs", (f"a{k}",), (f"a{k + 1}",)) for k in range(300)]
+    path = pack(schema, program=Program(tuple(nodes), "a300", 17)).save(tmp_path / "long.egb")
+    result = call("inspect", path, "--graph")
+    assert result.exit_code == 0
+    assert result.stdout.count("Abs") == 301
+
+
+@pytest.mark.parametrize(
+    ("gate", "text"),
+    [
+        (None, "never judged"),
+        (GateResult("pass"), "pass"),
+        (GateResult("warn", ("largest deviation: 0.3",)), "warn: largest deviation: 0.3"),
+        (GateResult("fail", ("stuck units: 80 %",)), "WARNING: did not pass: stuck units: 80 %"),
+    ],
+)
+def test_inspect_says_what_the_gate_said(call, pack, schema, tmp_path, gate, text):
+    path = pack(schema, gate=gate).save(tmp_path / "judged.egb")
+    (line,) = [s for s in call("inspect", path).stdout.splitlines() if s.startswith("gate")]
+    assert line.split(maxsplit=1)[1].strip() == text
 
 
 def test_inspect_json_is_the_manifest_and_more(call, bundle_path, bundle):

@@ -12,7 +12,7 @@ import pytest
 from edge_gru.bundle import Bundle
 from edge_gru.engines.select import open_proven
 from edge_gru.errors import ConfigError
-from edge_gru.manifest import Alert
+from edge_gru.manifest import Alert, GateResult
 from edge_gru.service.config import make_config
 from edge_gru.service.events import (
     AlertEvent,
@@ -273,3 +273,13 @@ def test_pace_that_never_fits_the_gap_policy_is_warned_of_once(bundle, sink, blo
     for _ in range(2):
         pipeline.report(pipeline.summary(LinkStatistics()))
     assert caplog.text.count("cleared the state 19 times in 20 samples") == 1
+
+
+@pytest.mark.parametrize("verdict", ["pass", "warn", "fail"])
+def test_a_model_that_failed_its_gate_is_warned_of(bundle, sink, caplog, verdict):
+    gate = GateResult(verdict, ("stuck units: 80 %",))
+    judged = Bundle.pack(msgspec.structs.replace(bundle.manifest, gate=gate), bundle.parts)
+    make_pipeline(judged, sink).start()
+    warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert bool(warned) == (verdict == "fail")
+    assert all("stuck units: 80 %" in text for text in warned)

@@ -17,6 +17,8 @@ def test_streamed_is_offline_and_int8_costs_next_to_nothing(name):
     assert row.int8_sqnr_db >= 45
     assert row.metric_change <= 0.005
     assert row.fp32 != row.int8 or row.metric == "accuracy"
+    assert (row.gate, row.n_stuck) == ("pass", 0)
+    assert row.gate_sqnr_db >= 50
 
 
 def test_the_table_says_where_recordings_are_looked_for(monkeypatch):

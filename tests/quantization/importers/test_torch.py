@@ -54,7 +54,7 @@ def whole(module, sequence: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", zoo.STREAMS)
 def test_streamed_equals_the_module_on_the_whole_sequence(name, sequences):
     module = zoo.STREAMS[name]()
-    bundle = quantize(module, sequences)
+    bundle = quantize(module, sequences, accept_failure=True)  # an untrained one may fail its gate
     for sequence in sequences:
         with bundle.open("onnxruntime", precision="fp32") as engine:
             got = np.stack([engine.step(x) for x in sequence])
