@@ -24,6 +24,7 @@ from quantization.calibrate import Calibration, check_sequences
 from quantization.evaluate import run_stream
 from quantization.importers.onnx import Imported, import_onnx
 from quantization.importers.proof import Original, Proof, prove
+from quantization.operand_scale import with_operand_scales
 from quantization.progress import Progress, silent
 from quantization.recipe import find_recipe
 from quantization.rounding import QuantizedRows
@@ -61,7 +62,8 @@ def quantize(
     """Make a bundle of a trained model, proven equal to it on the calibration sequences.
 
     Args:
-        model: a ``torch.nn.Module`` with nn.GRU, or the path of an .onnx file with GRU operators.
+        model: a ``torch.nn.Module`` with nn.GRU, nn.LSTM, nn.RNN or cells of these, or the path of
+            an .onnx file with such operators.
         calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
             the model itself normalises, each from a fresh start.
         recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float, rounded
@@ -75,7 +77,7 @@ def quantize(
         progress: called as the work proceeds.
 
     Raises:
-        ModelError: the model is no causal stream of GRUs; says why.
+        ModelError: the model is no causal stream; says why.
         DataError: the calibration does not fit the model, or is not finite.
         ConfigError: unknown recipe, or names that do not fit the outputs.
     """
@@ -105,6 +107,10 @@ def quantize(
         proof = prove(
             original, partial(run_stream, engine), data.sequences, imported.suspects, progress
         )
+        scaled = with_operand_scales(step_model, engine, data.sequences)
+    if scaled is not step_model:
+        step_model = scaled
+        made = pack.draft(step_model, description, data, round_nearest(scaled.recurrent_weights))
     made, rounding = _rounded(made, step_model, description, data, progress)
     return _measured(made, proof, rounding, data, progress)
 
@@ -126,7 +132,7 @@ def _rounded(
 
     with made.open("onnxruntime", "fp32") as engine:
         rows, chosen = choose_rounding(
-            model.recurrent_weights, model.cells, engine, open_int8, data, progress
+            model.recurrent_weights, model.operands, engine, open_int8, data, progress
         )
     return pack.draft(model, description, data, rows), chosen
 

@@ -11,19 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from edge_gru.errors import ModelError
 from quantization.importers.emitter import Emitter
+from quantization.importers.recurrence import attributes_of
 from quantization.importers.trace import Trace, map_indices
 
 Rule = Callable[[Emitter, onnx.NodeProto], bool]
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes of a node as plain values."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
 
 
 def _unary(emitter: Emitter, node: onnx.NodeProto) -> bool:
