@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,15 +14,15 @@ import onnx
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
-from edge_gru.errors import ConfigError, ModelError
+from edge_gru.errors import ConfigError
 from edge_gru.manifest import Alert, Normalisation
 from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
 from quantization.evaluate import run_stream
-from quantization.importers.onnx import Imported, import_onnx
 from quantization.importers.proof import Original, Proof, prove
+from quantization.importers.source import import_model, name_of
 from quantization.operand_scale import with_operand_scales
 from quantization.progress import Progress, silent
 from quantization.recipe import find_recipe
@@ -62,8 +61,8 @@ def quantize(
     """Make a bundle of a trained model, proven equal to it on the calibration sequences.
 
     Args:
-        model: a ``torch.nn.Module`` with nn.GRU, nn.LSTM, nn.RNN or cells of these, or the path of
-            an .onnx file with such operators.
+        model: a ``torch.nn.Module`` with nn.GRU, nn.LSTM, nn.RNN or cells of these; the path of
+            an .onnx file with such operators, or of a .pt2; ``file.py:factory``.
         calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
             the model itself normalises, each from a fresh start.
         recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float, rounded
@@ -84,7 +83,7 @@ def quantize(
     find_recipe(recipe)
     data = check_sequences(calibration, schema)
     progress("import", 0, 1)
-    imported = _import(model, data.n_channels)
+    imported = import_model(model, data.n_channels)
     step_model = imported.model
     original: Original = imported.original
     if normalisation is not None:
@@ -95,7 +94,7 @@ def quantize(
     for alert in alerts:
         AlertRule(alert, names)  # refuses what the device could not follow
     description = pack.Description(
-        name=name or _name_of(model),
+        name=name or name_of(model),
         schema=schema or Schema.unnamed(data.n_channels),
         recipe=recipe,
         outputs=names,
@@ -186,26 +185,6 @@ def _deviations(
         for precision, got in outputs.items()
         if precision != "fp32"
     }
-
-
-def _import(model: Model, n_channels: int) -> Imported:
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        if path.suffix != ".onnx":
-            raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {path}")
-        return import_onnx(path, n_channels)
-    if not hasattr(model, "forward"):
-        raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {type(model).__name__}")
-    # An ONNX file is quantized without torch.
-    from quantization.importers.torch import import_torch  # noqa: PLC0415
-
-    return import_torch(model, n_channels)
-
-
-def _name_of(model: Model) -> str:
-    if isinstance(model, (str, os.PathLike)):
-        return Path(model).stem
-    return type(model).__name__.lower()
 
 
 def _output_names(

@@ -16,6 +16,7 @@ from edge_gru.errors import ConfigError, DataError
 from firmware_bridge.formats.csv_text import parse_header
 from firmware_bridge.sample import Schema
 from quantization.cli.progress import show_progress
+from quantization.importers.source import name_of, open_model
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
 from quantization.recordings import Recordings, read_recordings
@@ -25,11 +26,17 @@ Examples:
   edge-gru quantize pump.onnx --calibration healthy.csv --rate 100 -o pump.egb
   edge-gru quantize har.onnx --calibration train.npz \\
       --channels "ax [g],ay [g],az [g]" --labels walk,run,sit -o har.egb
+  edge-gru quantize net.py:make --weights net.pt --calibration train.npz -o net.egb
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="state_dict of the module that MODEL.py:factory makes.",
+)
 @click.option(
     "--calibration",
     "files",
@@ -49,6 +56,7 @@ Examples:
 def quantize(
     model: Path,
     *,
+    weights: Path | None,
     files: tuple[Path, ...],
     output: Path,
     channels: str | None,
@@ -58,18 +66,19 @@ def quantize(
 ) -> None:
     """Make a bundle from a trained model: proven equal, quantized, measured, packed.
 
-    The model is an ONNX file with GRU operators; a torch module goes through the Python function
-    quantization.quantize. Each recording is one sequence from a fresh start.
+    MODEL is an ONNX file with recurrent operators, a program of torch.export (.pt2), or
+    file.py:factory, a function that makes the torch module. Each recording is one sequence from a
+    fresh start.
     """
     recordings = read_recordings(files)
     schema = _schema(recordings, channels, rate_hz)
     with show_progress() as progress:
         bundle = make_bundle(
-            model,
+            open_model(str(model), weights),
             recordings.sequences,
             recipe=names["recipe"] or "rec",
             schema=schema,
-            name=names["name"],
+            name=names["name"] or name_of(model),
             outputs=_split(names["outputs"]),
             labels=_split(names["labels"]),
             progress=progress,

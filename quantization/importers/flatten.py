@@ -99,6 +99,16 @@ def _softmax(emitter: Emitter, node: onnx.NodeProto) -> bool:
     return emitter.emit(node.op_type, [emitter.name_of(source)], node.output[0], axis=1)
 
 
+def _row_mean(emitter: Emitter, node: onnx.NodeProto) -> bool:
+    """The mean of a whole row, as a product: exporters before opset 17 write a LayerNorm so."""
+    source, output = node.input[0], node.output[0]
+    width = emitter.width(source)
+    if width == 1 or emitter.width(output) != 1:
+        return False
+    weight = emitter.constant(f"{output}.mean", np.full((width, 1), 1 / width))
+    return emitter.emit("MatMul", [emitter.name_of(source), weight], output)
+
+
 def _concat(emitter: Emitter, node: onnx.NodeProto) -> bool:
     if any(emitter.trace.is_constant(source) for source in node.input):
         return False
@@ -190,6 +200,7 @@ RULES: dict[str, Rule] = {
     "Concat": _concat,
     "BatchNormalization": _batch_normalization,
     "Gelu": _gelu,
+    "ReduceMean": _row_mean,
 }
 
 

@@ -98,15 +98,16 @@ def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
         states, recurrence.starts, recurrence.outputs, kind.bounds.values(), strict=True
     ):
         initial = _initial_state(emitter.trace, recurrence, start)
-        has_initial = initial is not None
+        reached = 0.0
         if initial is not None:
             emitter.constant(f"{name}.initial", initial)
+            reached = float(np.abs(initial).max())
         emitter.states.append(
             StateInfo(
                 name=name,
                 size=_size(recurrence, name),
-                bound=bound and max(bound, float(np.abs(initial).max()) if has_initial else 0),
-                has_initial=has_initial,
+                bound=None if bound is None else max(bound, reached),
+                has_initial=initial is not None,
             )
         )
         for output in outputs:

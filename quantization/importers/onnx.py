@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imp
     if ports.y not in known.varying:
         raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
     model, suspects = lift(known, ports.y, find_recurrences(known))
-    return Imported(model, OnnxOriginal(proto, ports, known, batch_axis), suspects)
+    return Imported(model, OnnxOriginal(proto, ports, batch_axis), suspects)
 
 
 def sample_rows(n_batch: int, n_channels: int) -> Float32:
@@ -169,46 +170,51 @@ def _state_shape(dims: list[int | str], batch_name: int | str, n_batch: int) -> 
 
 
 class OnnxOriginal:
-    """The file as onnxruntime runs it, the same sequence in all rows of its batch."""
+    """The file as onnxruntime runs it, the same sequence in all rows of its batch.
 
-    def __init__(self, proto: onnx.ModelProto, ports: Ports, known: Trace, batch_axis: int) -> None:
+    Raises:
+        ModelError: onnxruntime refuses the file.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, ports: Ports, batch_axis: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self._ports = ports
-        self._rank = len(dims_of(ports.x))
-        self._batch_axis = batch_axis if self._rank == 3 else 0
+        try:
+            self._session = onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"onnxruntime refuses the model: {first_line(error)}") from error
         dims = dims_of(ports.x)
+        self._ports = ports
+        self._rank = len(dims)
+        self._batch_axis = batch_axis if self._rank == 3 else 0
         n_steps = dims[1 - batch_axis] if self._rank == 3 and not ports.is_step else None
         self.window_steps = n_steps if isinstance(n_steps, int) else None
         n_rows = dims[self._batch_axis]
         self._n_rows = n_rows if isinstance(n_rows, int) else 1
-        self.start = {
-            name: np.zeros(
-                [self._n_rows if d == known.n_batch else d for d in known.values[name].shape],
-                np.float32,
-            )
+        shapes = {v.name: dims_of(v) for v in feeds_of(proto.graph)}
+        self.start: dict[str, Float32] = {
+            name: np.zeros(_state_shape(shapes[name], n_rows, self._n_rows), np.float32)
             for name in ports.states
         }
 
     def run(self, sequence: Float32) -> Float32:
         """Run a whole sequence; see ``quantization.importers.proof.Original``."""
         if self._ports.is_step:
-            return self._stream(sequence)
-        rows: Float32 = self._rows(self._run(sequence, self.start)[self._ports.y])
-        return rows
+            return self.run_parts([row[None] for row in sequence], self._ports.states)
+        return self._rows(self._run(sequence, self.start)[self._ports.y])
 
-    def _stream(self, sequence: Float32) -> Float32:
-        """Run a step at a time, each state taken from the output that is paired with it."""
+    def run_parts(self, parts: Sequence[Float32], pairs: Mapping[str, str | None]) -> Float32:
+        """Run sequences one after the other; each state comes from the output paired with it."""
         states, rows = self.start, []
-        for row in sequence:
-            results = self._run(row[None], states)
-            states = {name: results[str(out)] for name, out in self._ports.states.items()}
-            rows.append(results[self._ports.y].reshape(-1)[: results[self._ports.y].shape[-1]])
-        return np.stack(rows)
+        for part in parts:
+            results = self._run(part, states)
+            states = {name: results[str(output)] for name, output in pairs.items()}
+            y = results[self._ports.y]
+            rows.append(y.reshape(-1, y.shape[-1])[:1] if len(part) == 1 else self._rows(y))
+        return np.concatenate(rows)
 
     def _run(self, sequence: Float32, states: dict[str, Float32]) -> dict[str, Float32]:
         x = np.repeat(np.expand_dims(sequence, self._batch_axis), self._n_rows, self._batch_axis)

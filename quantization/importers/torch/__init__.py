@@ -23,9 +23,12 @@ from edge_gru.errors import DataError, ModelError
 from quantization.importers.lift import lift
 from quantization.importers.onnx import Imported, sample_rows
 from quantization.importers.recurrence import Recurrence
+from quantization.importers.torch.load import Program, load_module
 from quantization.importers.torch.recorder import Call, Recorder, arrays_of, time_of
-from quantization.importers.torch.states import candidate_states
+from quantization.importers.torch.states import Zeros, candidate_states
 from quantization.importers.trace import distinctive_batch, first_line, trace
+
+__all__ = ["TorchOriginal", "import_torch", "load_module"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -116,12 +119,25 @@ class _Watcher(TorchFunctionMode):  # type: ignore[misc]  # torch is not followe
 class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """The module as torch runs it, with one input and one output."""
 
-    window_steps: int | None = None
-
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self.batch_axis = 0
+        if isinstance(module, Program):
+            self._signature = f"the program, with {len(module.states)} states,"
+            self._states: list[Zeros] = [module.zeros]
+            *self._frozen, self._n_channels = module.frozen_shape
+        else:
+            self._states = candidate_states(module, self._n_states(module))
+            self._frozen, self._n_channels = [None, None], None
+        self._zeros = self._states[0]
+
+    @property
+    def window_steps(self) -> int | None:
+        """The one length of sequence that the model takes; None: any."""
+        return self._frozen[1 - self.batch_axis]
+
+    def _n_states(self, module: nn.Module) -> int:
         required = [
             p
             for p in inspect.signature(module.forward).parameters.values()
@@ -133,8 +149,7 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
                 f"expected forward(x), forward(x, h) or (x, h, c), got forward({names})"
             )
         self._signature = f"forward({names})"
-        self._states = candidate_states(module, len(required) - 1)
-        self._zeros = self._states[0]
+        return len(required) - 1
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one time step, and return the ends of every cell beside the output."""
@@ -160,22 +175,43 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
 
     def settle(self, n_channels: int) -> None:
         """Find out which axis of x is the batch, what the states are, and whether channels fit."""
+        if self._n_channels not in (None, n_channels):
+            raise DataError(
+                f"expected sequences of {self._n_channels} channels, as the program takes, "
+                f"got {n_channels}"
+            )
         for zeros, axis in itertools.product(self._states, (0, 1)):
             self._zeros, self.batch_axis = zeros, axis
             if self._settle_axis(n_channels):
+                self._thaw(n_channels)
                 return
         self.batch_axis, self._zeros = 0, self._states[0]
         self._explain(n_channels)
 
     def _settle_axis(self, n_channels: int) -> bool:
-        size = (3, 2, n_channels) if self.batch_axis == 0 else (2, 3, n_channels)
-        reached = self._reached(size)
+        n_rows, n_steps = self._frozen[self.batch_axis] or 3, self.window_steps or 2
+        size = (n_rows, n_steps) if self.batch_axis == 0 else (n_steps, n_rows)
+        reached = self._reached((*size, n_channels))
         if not reached:
             return False
         shape, time_axis = reached[0]
-        return bool(shape[0 if time_axis is None else 1 - time_axis] == 3)
+        if n_rows == n_steps:  # frozen to a square: take what the layer says
+            return time_axis is None or self.batch_axis == 1 - time_axis
+        return bool(shape[0 if time_axis is None else 1 - time_axis] == n_rows)
 
-    def _reached(self, size: tuple[int, int, int]) -> list[tuple[torch.Size, int | None]]:
+    def _thaw(self, n_channels: int) -> None:
+        """Free the axis of time, if the program runs at another length: exporters freeze it always.
+
+        The batch stays frozen: kernels do not check it against the state's, and read past its end.
+        """
+        n_rows, n_steps = self._frozen[self.batch_axis], self.window_steps
+        if n_steps is not None and n_rows != n_steps:
+            sizes = [n_rows or 3, n_rows or 3]
+            sizes[1 - self.batch_axis] = n_steps + 1
+            if self._reached((*sizes, n_channels)):
+                self._frozen[1 - self.batch_axis] = None
+
+    def _reached(self, size: tuple[int, ...]) -> list[tuple[torch.Size, int | None]]:
         """Run on zeros, and return the shapes at every recurrent function; none if it fails."""
         with torch.no_grad(), _Watcher() as watcher:
             try:
@@ -187,7 +223,8 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
         return watcher.found
 
     def _explain(self, n_channels: int) -> None:
-        for layer in self.module.modules():
+        layers = () if isinstance(self.module, Program) else self.module.modules()
+        for layer in layers:
             for attribute in _WIDTH_ATTRIBUTES:
                 value = getattr(layer, attribute, None)
                 width = value[-1] if isinstance(value, tuple) else value
@@ -204,11 +241,14 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
 
     def run(self, sequence: Float32) -> Float32:
         """Run a whole sequence; see ``quantization.importers.proof.Original``."""
-        x = torch.from_numpy(np.expand_dims(sequence, self.batch_axis))
+        n_rows = self._frozen[self.batch_axis] or 1
+        x = torch.from_numpy(
+            np.expand_dims(sequence, self.batch_axis).repeat(n_rows, self.batch_axis)
+        )
         with torch.no_grad(), self._explained(f"{len(sequence)} steps"):
             y = self._output(x).numpy()
-        rows: Float32 = y[0] if self.batch_axis == 0 or y.ndim == 2 else y[:, 0]
-        return rows
+        first: Float32 = y[0] if self.batch_axis == 0 or y.ndim == 2 else y[:, 0]
+        return first
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -217,7 +257,11 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
         except ModelError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ModelError(f"the model does not run on {what}: {first_line(error)}") from error
+            unrolled = isinstance(self.module, Program) and what == "one step"
+            hint = "; its loop over time was unrolled: give file.py:factory instead"
+            raise ModelError(
+                f"the model does not run on {what}: {first_line(error)}{hint if unrolled else ''}"
+            ) from error
 
 
 def _export(original: TorchOriginal, x: Float32) -> onnx.ModelProto:
