@@ -28,6 +28,7 @@ class VerbRow:
 
 
 _PLUGIN_HELP = {
+    "check": "Tell whether an exported network is the trained one.",
     "demo": "See it all work on a simulated pump: quantize, verify, run.",
     "quantize": "Make a bundle from a trained model.",
 }

@@ -60,6 +60,8 @@ def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imp
     """
     proto = with_time_first(proto)
     ports = find_ports(proto, n_channels, source)
+    if ports.lost is not None:
+        raise ModelError(f"{source}: {ports.lost}")
     known, batch_axis = _trace(with_free_starts(in_newer_opset(proto)), ports, n_channels)
     if ports.y not in known.varying:
         raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
@@ -206,12 +208,19 @@ class OnnxOriginal:
             return self.run_parts([row[None] for row in sequence], self._ports.states)
         return self._rows(self._run(sequence, self.start)[self._ports.y])
 
-    def run_parts(self, parts: Sequence[Float32], pairs: Mapping[str, str | None]) -> Float32:
+    def run_parts(
+        self,
+        parts: Sequence[Float32],
+        pairs: Mapping[str, str | None],
+        *,
+        are_layers_reversed: bool = False,
+    ) -> Float32:
         """Run sequences one after the other; each state comes from the output paired with it."""
+        order = -1 if are_layers_reversed else 1
         states, rows = self.start, []
         for part in parts:
             results = self._run(part, states)
-            states = {name: results[str(output)] for name, output in pairs.items()}
+            states = {name: results[str(output)][::order] for name, output in pairs.items()}
             y = results[self._ports.y]
             rows.append(y.reshape(-1, y.shape[-1])[:1] if len(part) == 1 else self._rows(y))
         return np.concatenate(rows)

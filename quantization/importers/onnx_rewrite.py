@@ -178,7 +178,7 @@ def with_shapes_for(
     freed = copy.deepcopy(proto)
     del freed.graph.value_info[:]
     for k, node in enumerate(freed.graph.node):
-        target = _constant_of(freed.graph, node.input[1]) if node.op_type == "Reshape" else None
+        target = constant_of(freed.graph, node.input[1]) if node.op_type == "Reshape" else None
         if target is None:
             continue
         shape = _value_before(freed, k, node.input[0], feed).shape
@@ -190,7 +190,8 @@ def with_shapes_for(
     return freed
 
 
-def _constant_of(graph: onnx.GraphProto, name: str) -> Array | None:
+def constant_of(graph: onnx.GraphProto, name: str) -> Array | None:
+    """Value of an initializer or of a Constant node; None: the name is neither."""
     for tensor in graph.initializer:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)

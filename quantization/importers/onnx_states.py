@@ -29,12 +29,25 @@ class Ports:
     states: dict[str, str | None]
     is_step: bool
 
+    @property
+    def lost(self) -> str | None:
+        """Say which state a step loses; None: it returns them all."""
+        if not self.is_step or (self.states and None not in self.states.values()):
+            return None
+        name = next((name for name, output in self.states.items() if output is None), None)
+        return (
+            "expected a step (batch, channels) to take its states and to return them, "
+            f"got {f'no output for {name!r}' if name else 'no state'}; export it with both"
+        )
 
-def find_ports(proto: onnx.ModelProto, n_channels: int, source: object) -> Ports:
+
+def find_ports(proto: onnx.ModelProto, n_channels: int | None, source: object) -> Ports:
     """Tell the sample from the states, by names first, by shapes where names say nothing.
 
+    ``n_channels`` is None where the file itself is to say how many there are.
+
     Raises:
-        ModelError: no float input of two or three axes, or a step that does not return its state.
+        ModelError: no float input of two or three axes.
         DataError: the model takes another number of channels than ``n_channels``.
     """
     inputs, outputs = feeds_of(proto.graph), list(proto.graph.output)
@@ -52,12 +65,6 @@ def find_ports(proto: onnx.ModelProto, n_channels: int, source: object) -> Ports
     is_step = len(dims_of(x)) == 2 or (
         1 in dims_of(x)[:2] and bool(states) and None not in states.values()
     )
-    if is_step and (not states or None in states.values()):
-        lost = next((name for name, output in states.items() if output is None), None)
-        raise ModelError(
-            f"{source}: expected a step (batch, channels) to take its states and to return them, "
-            f"got {f'no output for {lost!r}' if lost else 'no state'}; export it with both"
-        )
     return Ports(x, y, states, is_step)
 
 
@@ -105,7 +112,7 @@ def _fits(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> bool:
 
 
 def _sample(
-    inputs: Sequence[onnx.ValueInfoProto], states: set[str], n_channels: int, source: object
+    inputs: Sequence[onnx.ValueInfoProto], states: set[str], n_channels: int | None, source: object
 ) -> onnx.ValueInfoProto:
     floats = [
         v
@@ -122,7 +129,9 @@ def _sample(
             f"got {found}"
         )
     fitting = [
-        v for v in floats if not isinstance(dims_of(v)[-1], int) or dims_of(v)[-1] == n_channels
+        v
+        for v in floats
+        if n_channels is None or dims_of(v)[-1] == n_channels or isinstance(dims_of(v)[-1], str)
     ]
     if not fitting:
         raise DataError(
