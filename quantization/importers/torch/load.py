@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def _load_program(path: Path) -> nn.Module:
         raise ModelError(f"no model at {path}; check the path")
     try:
         program = torch.export.load(str(path))
-    except (RuntimeError, ValueError, LookupError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:
         raise ModelError(
             f"{path} is no program of torch.export.save: {first_line(error)}; export it again"
         ) from error
@@ -143,7 +142,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
             "learned, torch.save(model.state_dict(), 'weights.pt'), and give "
             "file.py:factory with --weights weights.pt"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:
         raise ModelError(f"{path} holds no weights: {first_line(error)}") from error
     if not isinstance(loaded, Mapping):
         raise ModelError(f"expected a state_dict in {path}, got {type(loaded).__name__}")
