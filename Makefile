@@ -4,6 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples test-pythons clean
+.SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
 	.venv-demo/bin/edge-gru demo
@@ -23,14 +24,18 @@ examples: .venv/ready
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
-test-pythons:
-	@for version in $(PYTHONS); do \
-	  command -v python$$version >/dev/null && python$$version --version >/dev/null 2>&1 || \
-	    { echo "no python$$version here: not tested on it"; continue; }; \
-	  test -f .venv-$$version/ready || { python$$version -m venv .venv-$$version && \
-	    .venv-$$version/bin/python $(PIP_INSTALL) -e '.[test]' && touch .venv-$$version/ready; } && \
-	  .venv-$$version/bin/python -m pytest -q -m "not torch and not slow" tests || exit 1; \
-	done
+PYTHONS_HERE = $(strip $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v))))
+
+test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
+	@echo "tested on Python $(or $(PYTHONS_HERE),none) of $(PYTHONS)"
+
+test-python-%: .venv-%/ready
+	.venv-$*/bin/python -m pytest -q -m "not torch and not slow"
+
+.venv-%/ready: pyproject.toml
+	python$* -m venv .venv-$*
+	.venv-$*/bin/python $(PIP_INSTALL) -e '.[test]'
+	touch $@
 
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import onnx
 import safetensors.numpy
 
 from edge_gru.bundle import Bundle
@@ -32,6 +33,7 @@ from quantization.evaluate import run_stream, states_along
 from quantization.recipe import find_recipe, precision_of
 from quantization.rounding import QuantizedRows
 from quantization.step_model import StepModel
+from quantization.tensorrt_lint import lint
 
 Float32 = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[Any]]
@@ -198,6 +200,17 @@ def finish(made: Draft, golden: bytes, report: Mapping[str, Any], n_warmup: int 
     text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1) + b"\n"
     manifest = msgspec.structs.replace(made.manifest, n_warmup=n_warmup)
     return Bundle.pack(manifest, {**made.parts, GOLDEN: golden, REPORT: text})
+
+
+def lint_graphs(made: Draft) -> list[str]:
+    """List what TensorRT would make of the graphs that it is to read; empty: all is well."""
+    forms = [info.graphs for info in made.manifest.precisions.values()]
+    names = {graphs[use] for graphs in forms for use in _FORMS if use != "cpu"}
+    return [
+        f"{name}: {finding}"
+        for name in sorted(names)
+        for finding in lint(onnx.load_model_from_string(made.parts[name]))
+    ]
 
 
 def explain(made: Draft) -> list[dict[str, Any]]:

@@ -160,6 +160,7 @@ def _measured(
             "sha256": data.sha256,
         },
         "tensors": pack.explain(made),
+        "tensorrt_lint": pack.lint_graphs(made),
         "versions": {"onnx": onnx.__version__, "numpy": np.__version__},
     }
     bundle = pack.finish(made, pack.golden_vectors(made, data), report, n_warmup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -62,6 +63,7 @@ def demo(
     verified, and then predicts live from a serial port while the bearing of a simulated pump goes
     from healthy to failing. No hardware is needed. The exit code is 1 if anything was off.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # the table tells it all, and must not be torn
     console = Console(stderr=True) if as_json else new_console()
     scenario = PumpScenario(
         seed=seed, duration_s=duration_s, onset_s=0.4 * duration_s, failure_s=0.9 * duration_s

@@ -68,7 +68,9 @@ class LiveSink:
 
     def _table(self, latest: PredictionEvent, t_s: float) -> Table:
         name, value = next(iter(latest.y.items()))
-        table = Table(title="live from the serial port", title_justify="left", min_width=72)
+        table = Table(
+            title="live from the serial port", title_justify="left", show_header=False, min_width=72
+        )
         table.add_column("", width=18)
         table.add_column("", width=48)
         table.add_row("time", f"{t_s:5.1f} s, sample {latest.sample_seq}")

@@ -112,6 +112,8 @@ def report_table(bundle: Bundle) -> Table:
             f"{precision} against fp32, streamed",
             f"{found['sqnr_db']:.1f} dB, largest {found['largest_std']:.3f} std",
         )
+    for finding in report["tensorrt_lint"]:
+        table.add_row("TensorRT", finding)
     warmup = manifest.n_warmup
     table.add_row("warm-up", f"{warmup} steps" if warmup is not None else "never within the data")
     return table

@@ -6,7 +6,9 @@ import sys
 from itertools import pairwise
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 import edge_gru
 from edge_gru.errors import ConfigError, DataError, ModelError
@@ -151,3 +153,15 @@ def test_an_onnx_file_is_quantized_without_torch(gru_file, write, sequences, tmp
         f"quantize({str(path)!r}, [np.load({str(tmp_path / 'calibration.npy')!r})])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_report_says_what_tensorrt_would_make_of_the_graphs(gru_file, write, sequences):
+    path = write(gru_file)
+    assert report(quantize(path, sequences))["tensorrt_lint"] == []
+    model = onnx.load(path)
+    model.opset_import[0].version = 21
+    model.graph.node.append(helper.make_node("Celu", ["y"], ["z"], name="odd"))
+    model.graph.output[0].name = "z"
+    onnx.save(model, path)
+    found = report(quantize(path, sequences))["tensorrt_lint"]
+    assert found[0] == "fp16.onnx: graph: expected opset 20 or older, got 21"

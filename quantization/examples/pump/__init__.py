@@ -12,7 +12,7 @@ from firmware_bridge.simulator.pump import PumpScenario, PumpSource
 from quantization.examples.example import Architecture, Example, Targets, check_split
 from quantization.examples.pump.alert import DEFAULT_RULE, Outcome, judged
 
-SPLITS = {"train": 320, "validation": 200, "test": 200}
+SPLITS = {"train": 320, "validation": 1000, "test": 200}
 FIRST_SEED = {"train": 10_000, "validation": 20_000, "test": 30_000}
 HEALTHY_SHARE = 0.4
 HEALTHY_S = (30.0, 60.0, 120.0)

@@ -50,7 +50,7 @@ class Outcome:
         return math.inf if self.called_s is None else self.called_s - self.onset_s
 
 
-DEFAULT_RULE = AlertRule(enter=0.08, exit=0.04, for_s=0.5)
+DEFAULT_RULE = AlertRule(enter=0.06, exit=0.03, for_s=1.0)
 
 
 def first_call_s(wear: npt.NDArray[np.floating], rate_hz: float, rule: AlertRule) -> float | None:

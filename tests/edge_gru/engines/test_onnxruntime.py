@@ -86,12 +86,11 @@ import numpy as np
 import edge_gru
 
 bundle = edge_gru.load(sys.argv[1])
-for name in ("reference", "onnxruntime"):
-    with bundle.open(name, precision="int8") as engine:
-        ones = {s.name: np.ones(s.size, np.float32) for s in bundle.manifest.states}
-        engine.load_state(0, edge_gru.State(engine.model_hash, 0, ones))
-        engine.step(np.zeros(engine.n_in, np.float32))
-        print(json.dumps([v.tolist() for v in engine.save_state().values.values()]))
+with bundle.open("onnxruntime", precision="int8") as engine:
+    ones = {s.name: np.ones(s.size, np.float32) for s in bundle.manifest.states}
+    engine.load_state(0, edge_gru.State(engine.model_hash, 0, ones))
+    y = engine.step(np.zeros(engine.n_in, np.float32))
+    print(json.dumps(np.concatenate([y, *engine.save_state().values.values()]).tolist()))
 """
 
 
@@ -107,8 +106,8 @@ def test_int8_sums_do_not_saturate_without_vnni(
     path = Bundle.pack(unlisted, source.parts).save(tmp_path / "ends.egb")
     command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", _SCRIPT, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    expected, got = (json.loads(line) for line in done.stdout.splitlines())
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    expected = saturated_step("reference", source)  # on the CPU that is here: BLAS is not the point
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
 
 
 def test_without_a_precision_it_keeps_the_faster_of_two(

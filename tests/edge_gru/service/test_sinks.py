@@ -118,31 +118,31 @@ def test_open_sinks_leaves_none_open_when_one_fails(tmp_path: Path):
     FileSink(tmp_path / "o").open().close()  # not locked any more
 
 
-@pytest.fixture
-def limit_file_size() -> Iterator[None]:
-    """A disk of 4 kB, as far as this process goes; Python ignores SIGXFSZ and gets EFBIG."""
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """A disk of 4 kB, as far as this process goes; Python ignores SIGXFSZ and gets EFBIG.
+
+    No fixture: pytest itself writes its report, maybe to a file, before fixtures are torn down.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def make_space() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_full_disk_is_warned_of_once_and_all_lines_follow_when_there_is_space(
-    tmp_path: Path, limit_file_size: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     sink = FileSink(tmp_path / "o").open()
-    for seq in range(100):
-        sink.write(event(seq))
-        assert sink.flush()
+    with full_disk():
+        for seq in range(100):
+            sink.write(event(seq))
+            assert sink.flush()
     assert sink.n_write_errors > 1
     assert caplog.text.count("cannot write to") == 1
-    make_space()
     sink.write(event(100))
     sink.flush()
     assert seqs((tmp_path / "o").read_bytes()) == list(range(101))
@@ -150,10 +150,9 @@ def test_full_disk_is_warned_of_once_and_all_lines_follow_when_there_is_space(
     assert sink.n_dropped == 0
 
 
-def test_disk_that_stays_full_ends_in_a_whole_line_and_a_count(
-    tmp_path: Path, limit_file_size: None
-):
-    sink = write_all(tmp_path / "o", range(100))
+def test_disk_that_stays_full_ends_in_a_whole_line_and_a_count(tmp_path: Path):
+    with full_disk():
+        sink = write_all(tmp_path / "o", range(100))
     written = seqs((tmp_path / "o").read_bytes())
     assert written == list(range(len(written)))
     assert 0 < len(written) < 100
@@ -161,13 +160,13 @@ def test_disk_that_stays_full_ends_in_a_whole_line_and_a_count(
 
 
 def test_beyond_the_memory_the_newest_are_dropped_and_counted(
-    tmp_path: Path, limit_file_size: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     sink = FileSink(tmp_path / "o", max_pending_bytes=4096).open()
-    for seq in range(200):
-        sink.write(event(seq))
-        sink.flush()
-    make_space()
+    with full_disk():
+        for seq in range(200):
+            sink.write(event(seq))
+            sink.flush()
     sink.flush()
     kept = 200 - sink.n_dropped
     sink.write(event(1000))
