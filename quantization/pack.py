@@ -103,7 +103,9 @@ def draft(
     """Write every graph; ``rows`` is the quantized recurrent matrix of each cell."""
     recipe = find_recipe(description.recipe)
     weights = with_rows(model.weights, rows)
-    parts = {WEIGHTS: safetensors.numpy.save(dict(sorted(weights.items())))}
+    # safetensors writes the memory of an array as it lies, transposed ones too.
+    in_rows = {name: np.asarray(value, order="C") for name, value in sorted(weights.items())}
+    parts = {WEIGHTS: safetensors.numpy.save(in_rows)}
     precisions = {}
     for precision in dict.fromkeys(["fp32", "fp16", precision_of(recipe)]):
         graphs = _graphs(model, weights, precision)

@@ -26,6 +26,7 @@ from quantization.importers.onnx_rewrite import (
 from quantization.importers.onnx_states import Ports, find_ports
 from quantization.importers.recurrence import OPERATORS, find_recurrences, kind_of
 from quantization.importers.trace import Array, Trace, distinctive_batch, first_line, trace
+from quantization.importers.written_out import find_written_out
 from quantization.step_model import StepModel
 
 Float32 = npt.NDArray[np.float32]
@@ -65,7 +66,10 @@ def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imp
     known, batch_axis = _trace(with_free_starts(in_newer_opset(proto)), ports, n_channels)
     if ports.y not in known.varying:
         raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
-    model, suspects = lift(known, ports.y, find_recurrences(known))
+    cells = find_recurrences(known)
+    if ports.is_step and not cells:
+        cells = find_written_out(known)
+    model, suspects = lift(known, ports.y, cells)
     return Imported(model, OnnxOriginal(proto, ports, batch_axis), suspects)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.numpy
 
 from edge_gru.engines.cells import CELLS
 from edge_gru.engines.reference import step_cell, widened
 from edge_gru.manifest import Program, StateInfo, StepNode
-from quantization import step_graph
+from firmware_bridge.sample import Schema
+from quantization import pack, step_graph
+from quantization.calibrate import Calibration
 from quantization.operand_scale import HEAD_ROOM, with_operand_scales
 from quantization.pack import with_rows
 from quantization.rounding_choice import round_nearest
@@ -127,3 +132,15 @@ def test_h_without_a_bound_gets_a_scale_with_head_room(kind, expected):
         scale = float(scaled.weights["k.h_scale"])
         assert scale == pytest.approx(HEAD_ROOM * expected / 127)
         assert scaled.operands["k"] == ("state_00_h", np.float32(scale))
+
+
+def test_transposed_weights_are_packed_as_they_read():
+    model = model_of("RNN_TANH")
+    turned = np.asfortranarray(model.weights["k.w_hh"])
+    weights = {**model.weights, "k.w_hh": turned}
+    model = replace(model, weights=weights)
+    outputs = tuple(f"y{k}" for k in range(N_HIDDEN))
+    description = pack.Description("net", Schema.unnamed(N_IN), "fp32", outputs)
+    made = pack.draft(model, description, Calibration((np.zeros((4, N_IN), np.float32),)), {})
+    packed = safetensors.numpy.load(made.parts["weights.safetensors"])
+    np.testing.assert_array_equal(packed["k.w_hh"], turned)

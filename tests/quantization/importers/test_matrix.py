@@ -109,6 +109,19 @@ def test_what_no_engine_has_is_refused_by_name(name, tmp_path):
         matrix.prove_file(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in TORCH_CASES if n.startswith("onnx step written out by torch's exporter")]
+)
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_step_written_out_is_proven_by_streaming_it(name, tmp_path):
+    path = TORCH_CASES[name].make(tmp_path)
+    matrix.prove_file(path)
+    ops = [node.op for node in import_onnx(path, zoo.N_IN).model.program.nodes]
+    assert len(set(ops) & {"GRU", "LSTM", "RNN_TANH", "RNN_RELU"}) == 1
+    assert "Gemm" not in ops[:2]
+
+
 def test_zero_peepholes_are_no_peepholes(tmp_path):
     onnx.save(zoo.with_peepholes(0.0), tmp_path / "model.onnx")
     assert import_onnx(tmp_path / "model.onnx", zoo.N_IN).model.states[1].name == "state_00_c"

@@ -154,6 +154,61 @@ def _exported_case(case: type, module: nn.Module, *, dynamo: bool) -> Any:
     return case(make, lambda x, s: _run(module, x, s), N_IN)
 
 
+class Step(nn.Module):
+    """Two cells and a head, one step: x (B, n) and states in, y and states out."""
+
+    def __init__(self, cell: Callable[..., nn.RNNCellBase], bias: bool):
+        super().__init__()
+        self.below = cell(N_IN, N_HIDDEN, bias=bias)
+        self.above = cell(N_HIDDEN, 5, bias=bias)
+        self.head = nn.Linear(5, 2)
+
+
+class StepOfH(Step):
+    def forward(self, x, h_0, h_1):
+        h_0 = self.below(x, h_0)
+        h_1 = self.above(h_0, h_1)
+        return self.head(torch.tanh(h_1)), h_0, h_1
+
+
+class StepOfHC(Step):
+    def forward(self, x, h_0, c_0, h_1, c_1):
+        h_0, c_0 = self.below(x, (h_0, c_0))
+        h_1, c_1 = self.above(h_0, (h_1, c_1))
+        return self.head(torch.tanh(h_1)), h_0, c_0, h_1, c_1
+
+
+def _step_case(case: type, module: Step, *, dynamo: bool) -> Any:
+    """A step that torch's exporter writes out in plain operators."""
+    sizes = [N_HIDDEN, N_HIDDEN, 5, 5] if isinstance(module, StepOfHC) else [N_HIDDEN, 5]
+    letters = ["h_0", "c_0", "h_1", "c_1"] if isinstance(module, StepOfHC) else ["h_0", "h_1"]
+
+    def make(folder: Path) -> Path:
+        inputs = (torch.randn(1, N_IN), *(torch.randn(1, size) for size in sizes))
+        torch.onnx.export(
+            module.eval(),
+            inputs,
+            folder / "model.onnx",
+            input_names=["x", *(f"{name}_in" for name in letters)],
+            output_names=["y", *(f"{name}_out" for name in letters)],
+            dynamo=dynamo,
+            opset_version=None if dynamo else 17,
+            **({"verbose": False} if dynamo else {}),
+        )
+        return folder / "model.onnx"
+
+    def run(x: np.ndarray, states: list[np.ndarray]) -> np.ndarray:
+        tensors = [torch.from_numpy(value)[None] for value in states]
+        rows = []
+        with torch.no_grad():
+            for row in torch.from_numpy(x):
+                y, *tensors = module(row[None], *tensors)
+                rows.append(y[0].numpy())
+        return np.stack(rows)
+
+    return case(make, run, N_IN)
+
+
 class Plain(nn.Module):
     """A module with x in and y out."""
 
@@ -191,6 +246,10 @@ def cases(case: type) -> dict[str, Any]:
         )
         module = Sequence(layer(N_IN, N_HIDDEN, 2, batch_first=True))
         found[f"torch .pt2 of nn.{name}"] = _program_case(case, module)
+    for (name, cell), dynamo in itertools.product(CELLS.items(), (True, False)):
+        step = (StepOfHC if name == "LSTMCell" else StepOfH)(cell, bias=dynamo)
+        text = f"onnx step written out by torch's {'' if dynamo else 'old '}exporter, nn.{name}"
+        found[text] = _step_case(case, step, dynamo=dynamo)
     for name in ("GRU", "LSTM"):
         module = Sequence(LAYERS[name](N_IN, N_HIDDEN, 2, batch_first=True))
         found[f"onnx by torch's exporter, nn.{name}"] = _exported_case(case, module, dynamo=True)
