@@ -16,7 +16,7 @@ from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
 from quantization.importers.flatten import RULES, flatten_other
-from quantization.importers.recurrence import Recurrence
+from quantization.importers.recurrence import OPERATORS, Recurrence, who
 from quantization.importers.trace import Array, Trace
 from quantization.step_model import StepModel
 
@@ -37,6 +37,11 @@ def lift(
     for item in _needed(trace, output, recurrences):
         if isinstance(item, Recurrence):
             _emit_cell(emitter, item)
+        elif item.op_type in OPERATORS:
+            raise ModelError(
+                f"{who(item)} walks along an axis that is not time (the channels of one sample); "
+                "expected recurrent layers over time alone"
+            )
         elif not (item.op_type in RULES and RULES[item.op_type](emitter, item)):
             flatten_other(emitter, item)
     if not emitter.states:

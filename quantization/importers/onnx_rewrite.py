@@ -126,7 +126,7 @@ def _constant_starts(proto: onnx.ModelProto) -> dict[str, Array]:
 
 
 def _spread(graph: onnx.GraphProto, node: onnx.NodeProto, k: int, value: Array) -> str:
-    """Repeat one row of a start (1, batch, H) for whatever batch the operator's input has."""
+    """Repeat one row of a start (D, batch, H) for whatever batch the operator's input has."""
     if not (value == value[:, :1]).all():
         raise ModelError(
             f"{node.op_type} ({node.name}) starts from states that differ from row to row"
@@ -137,7 +137,8 @@ def _spread(graph: onnx.GraphProto, node: onnx.NodeProto, k: int, value: Array) 
         graph.initializer.append(numpy_helper.from_array(array, f"{start}.{name}"))
         return f"{start}.{name}"
 
-    ends = [constant("one", np.array([1])), constant("width", np.array([value.shape[2]]))]
+    n_directions, _, width = value.shape
+    ends = [constant("first", np.array([n_directions])), constant("last", np.array([width]))]
     batch = [f"{start}.shape", constant("axis", np.array([1]))]
     row = constant("row", np.ascontiguousarray(value[:, :1]))
     graph.node.extend(

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from edge_gru.errors import DataError, ModelError
 from quantization.importers.lift import lift
 from quantization.importers.onnx import Imported, sample_rows
+from quantization.importers.onnx_rewrite import with_free_starts
 from quantization.importers.recurrence import Recurrence
 from quantization.importers.torch.load import Program, load_module
 from quantization.importers.torch.recorder import Call, Recorder, arrays_of, time_of
@@ -57,7 +58,7 @@ def import_torch(module: nn.Module, n_channels: int) -> Imported:
     rows = sample_rows(n_batch, n_channels)
     x = np.expand_dims(rows, 1 - original.batch_axis)
     calls = original.record(x)
-    proto = _export(original, x)
+    proto = with_free_starts(_export(original, x))
     known = trace(proto, proto.graph.input[0].name, {proto.graph.input[0].name: x}, n_batch)
     output, *ends = _roots(proto)
     model, suspects = lift(known, output, _recurrences(calls, ends))
@@ -194,10 +195,11 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
         reached = self._reached((*size, n_channels))
         if not reached:
             return False
-        shape, time_axis = reached[0]
         if n_rows == n_steps:  # frozen to a square: take what the layer says
+            time_axis = reached[0][1]
             return time_axis is None or self.batch_axis == 1 - time_axis
-        return bool(shape[0 if time_axis is None else 1 - time_axis] == n_rows)
+        rows_at = (shape[0 if axis is None else 1 - axis] for shape, axis in reached)
+        return any(found == n_rows for found in rows_at)
 
     def _thaw(self, n_channels: int) -> None:
         """Free the axis of time, if the program runs at another length: exporters freeze it always.

@@ -212,6 +212,20 @@ class LstmStatesApart(LstmState):
         return self.head(y), h, c
 
 
+class AcrossChannels(nn.Module):
+    """Both ways over the channels of one sample, then over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.across = nn.LSTM(1, 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(4 * N_IN, 5, batch_first=True)
+
+    def forward(self, x):
+        b, t, n = x.shape
+        y = self.across(x.reshape(b * t, n, 1))[0]
+        return self.gru(y.reshape(b, t, -1))[0]
+
+
 class Dictionary(Head):
     def forward(self, x):
         return {"y": super().forward(x)}
@@ -257,6 +271,7 @@ NO_STREAMS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "time_conv": (TimeConv, r"Conv .* kernel longer than one step"),
     "start_from_x": (StartFromX, r"nn.GRU \(call 0\) starts from a state computed from x"),
     "no_memory": (lambda: nn.Linear(N_IN, 3), "expected x to reach an nn.GRU, nn.LSTM, nn.RNN or"),
+    "across_channels": (AcrossChannels, r"LSTM \(.*\) walks along an axis that is not time"),
     "packed": (Packed, "reads packed sequences"),
     "dictionary": (Dictionary, "got dict"),
     "three_inputs": (ThreeInputs, r"forward\(x, h, mask\) does not run"),
