@@ -30,21 +30,22 @@ class StateInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One state tensor: its graph input; the graph output has ``_out`` added.
 
     ``bound`` is the largest magnitude that the cell can reach: 1 for a GRU, whose state is a blend
-    of tanh values. The INT8 grid of the recurrent operand rests on it.
+    of tanh values; None where nothing holds it, as the c of an LSTM. ``has_initial``: streams start
+    from the tensor ``<name>.initial`` of the weights, not from zero.
     """
 
     name: Name
     size: Annotated[int, Meta(ge=1)]
-    bound: Annotated[float, Meta(gt=0)]
+    bound: Annotated[float, Meta(gt=0)] | None
+    has_initial: bool = False
 
 
 class StepNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One operation on ``(k, n)`` arrays; ``op`` is an ONNX operator name, or ``GRU`` for a cell.
+    """One operation on ``(k, n)`` arrays; ``op`` is an ONNX operator name, or a kind of cell.
 
     Inputs are earlier outputs, ``x``, a state, or a tensor of ``weights.safetensors``; the empty
-    name stands for an input left out. A ``GRU`` has inputs x, h and attribute ``cell``, the prefix
-    of its tensors: ``w_ih`` (3H, n), ``w_hh`` (3H, H), ``b_ih``, ``b_hh`` (3H,), gates in PyTorch's
-    order r, z, n, and where it is quantized ``w_hh_q`` int8 (3H, H) with ``w_hh_scale`` (3H,).
+    name stands for an input left out. A cell (``edge_gru.engines.cells``) has inputs x and its
+    states, its new states as outputs, and attribute ``cell``, the prefix of its tensors.
     """
 
     op: str

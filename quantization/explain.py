@@ -96,12 +96,15 @@ def _operands(
         state = next((name for name in node.inputs if name in sizes), None)
         if state is None or f"{cell}.w_hh{_QUANTIZED}" not in weights:
             continue
-        step = (bounds[state] or 1.0) / _GRID_STEPS
+        calibrated = weights.get(f"{cell}.h_scale")
+        fixed = (bounds[state] or 1.0) / _GRID_STEPS
+        step = fixed if calibrated is None else float(calibrated)
+        kind = "fixed" if calibrated is None else "calibrated with head-room"
         row = TensorRow(
             name=f"{state} into {cell}.w_hh",
             dtype="int8",
             shape=[sizes[state]],
-            grid="fixed, zero point 0, of this product alone",
+            grid=f"{kind}, zero point 0, of this product alone",
             scale=(step, step),
         )
         if samples is not None:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
-from edge_gru.errors import ConfigError, GateError, ModelError
+from edge_gru.errors import ConfigError, GateError
 from edge_gru.manifest import Alert, Normalisation
 from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
@@ -22,10 +21,11 @@ from quantization import evaluate, pack
 from quantization.calibrate import Calibration, check_sequences
 from quantization.evaluate import run_stream
 from quantization.gate import TOLERANCE, GateSettings, judge
-from quantization.importers.onnx import Imported, import_onnx
 from quantization.importers.proof import Original, Proof, prove
+from quantization.importers.source import import_model, name_of
 from quantization.judgement import refusal
 from quantization.metrics import Metric, Score, find_metric
+from quantization.operand_scale import with_operand_scales
 from quantization.progress import Progress, silent
 from quantization.recipe import RECIPES, find_recipe
 from quantization.report.content import build_report, rounded
@@ -74,7 +74,8 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     judges: three disjoint parts, whole sequences where there are enough.
 
     Args:
-        model: a ``torch.nn.Module`` with nn.GRU, or the path of an .onnx file with GRU operators.
+        model: a ``torch.nn.Module`` with nn.GRU, nn.LSTM, nn.RNN or cells of these; the path of
+            an .onnx file with such operators, or of a .pt2; ``file.py:factory``.
         calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
             the model itself normalises, each from a fresh start.
         recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float, rounded
@@ -96,7 +97,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
         progress: called as the work proceeds.
 
     Raises:
-        ModelError: the model is no causal stream of GRUs; says why.
+        ModelError: the model is no causal stream; says why.
         DataError: the calibration does not fit the model, or is not finite.
         ConfigError: unknown recipe or metric, or names that do not fit the outputs.
         GateError: the quantized model does not pass its gate; says which checks, and what to do.
@@ -108,7 +109,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     )
     parts = split(data)
     progress("import", 0, 1)
-    imported = _import(model, data.n_channels)
+    imported = import_model(model, data.n_channels)
     step_model = imported.model
     original: Original = imported.original
     if normalisation is not None:
@@ -119,7 +120,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     for alert in alerts:
         AlertRule(alert, names)  # refuses what the device could not follow
     description = pack.Description(
-        name=name or _name_of(model),
+        name=name or name_of(model),
         schema=schema or Schema.unnamed(data.n_channels),
         recipe=recipe,
         outputs=names,
@@ -131,6 +132,10 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
         proof = prove(
             original, partial(run_stream, engine), data.sequences, imported.suspects, progress
         )
+        scaled = with_operand_scales(step_model, engine, parts.fit.sequences)
+    if scaled is not step_model:
+        step_model = scaled
+        made = pack.draft(step_model, description, data, round_nearest(scaled.recurrent_weights))
     made, rounding = _rounded(made, step_model, description, data, parts, progress)
     measured = _Measured(proof, rounding, data, parts)
     return _judged(made, measured, settings, progress, accept_failure=accept_failure)
@@ -154,7 +159,7 @@ def _rounded(
 
     with made.open("onnxruntime", "fp32") as engine:
         rows, chosen = choose_rounding(
-            model.recurrent_weights, model.cells, engine, open_int8, parts, progress
+            model.recurrent_weights, model.operands, engine, open_int8, parts, progress
         )
     return pack.draft(model, description, data, rows), chosen
 
@@ -214,26 +219,6 @@ def _described(measured: _Measured) -> dict[str, Any]:
     }  # fmt: skip
     whole = "whole sequences" if parts.by == "sequences" else "every sequence cut in time"
     return {**described, "split": f"half of the steps, a quarter and a quarter, {whole}"}
-
-
-def _import(model: Model, n_channels: int) -> Imported:
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        if path.suffix != ".onnx":
-            raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {path}")
-        return import_onnx(path, n_channels)
-    if not hasattr(model, "forward"):
-        raise ModelError(f"expected a torch.nn.Module or an .onnx file, got {type(model).__name__}")
-    # An ONNX file is quantized without torch.
-    from quantization.importers.torch import import_torch  # noqa: PLC0415
-
-    return import_torch(model, n_channels)
-
-
-def _name_of(model: Model) -> str:
-    if isinstance(model, (str, os.PathLike)):
-        return Path(model).stem
-    return type(model).__name__.lower()
 
 
 def _output_names(

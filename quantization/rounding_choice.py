@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.base import Engine
+from edge_gru.engines.cells import H_STEPS
 from edge_gru.engines.golden import sqnr_db
-from edge_gru.engines.reference import H_STEPS
 from quantization.evaluate import run_stream
 from quantization.progress import Progress
 from quantization.rounding import QuantizedRows, round_rows, round_rows_gptq
@@ -29,7 +29,7 @@ def round_nearest(weights: Mapping[str, Float32]) -> dict[str, QuantizedRows]:
 
 def choose_rounding(
     weights: Mapping[str, Float32],
-    states: Mapping[str, str],
+    operands: Mapping[str, tuple[str, np.float32]],
     fp32: Engine,
     open_int8: OpenInt8,
     parts: Parts,
@@ -38,8 +38,9 @@ def choose_rounding(
     """Round each matrix by GPTQ, and keep that only where it beats nearest on held-out data.
 
     Args:
-        weights: the recurrent matrix ``(3H, H)`` of each cell.
-        states: the state that each cell reads.
+        weights: the recurrent matrix of each cell.
+        operands: the state that each cell's product reads, and the step of its grid. A cell that
+            resets first reads ``r * h`` in some rows; they are fitted to h as well.
         fp32: engine to learn operands and right answers from.
         open_int8: opens an engine with given roundings.
         parts: GPTQ is fitted to ``fit``, and ``choose`` is what it must do better on.
@@ -49,7 +50,7 @@ def choose_rounding(
     """
     fit = _limited(parts.fit.sequences, _N_FIT_STEPS)
     held_out = _limited(parts.choose.sequences, _N_CHECK_STEPS)
-    operands = _operands(fp32, fit)
+    seen = _states_seen(fp32, fit)
     expected = np.concatenate([run_stream(fp32, sequence) for sequence in held_out])
 
     def score(rows: Mapping[str, QuantizedRows]) -> float:
@@ -60,7 +61,8 @@ def choose_rounding(
     names = dict.fromkeys(weights, "nearest")
     best = score(chosen)
     for k, (cell, weight) in enumerate(weights.items()):
-        tried = {**chosen, cell: round_rows_gptq(weight, operands[states[cell]])}
+        state, scale = operands[cell]
+        tried = {**chosen, cell: round_rows_gptq(weight, _on_grid(seen[state], scale))}
         found = score(tried)
         if found > best:
             chosen, best, names[cell] = tried, found, "gptq"
@@ -77,8 +79,8 @@ def _limited(sequences: Sequence[Float32], n_steps: int) -> list[Float32]:
     return kept
 
 
-def _operands(engine: Engine, sequences: Sequence[Float32]) -> dict[str, Float32]:
-    """What the recurrent products read: every state along the sequences, on the grid 1/127."""
+def _states_seen(engine: Engine, sequences: Sequence[Float32]) -> dict[str, Float32]:
+    """Every state along the sequences, ``(n_steps, size)`` by name."""
     rows: dict[str, list[Float32]] = {info.name: [] for info in engine.manifest.states}
     for sequence in sequences:
         engine.reset(0)
@@ -86,9 +88,10 @@ def _operands(engine: Engine, sequences: Sequence[Float32]) -> dict[str, Float32
             for name, value in engine.save_state(0).values.items():
                 rows[name].append(value)
             engine.step(x)
-    return {
-        name: (np.clip(np.rint(np.stack(values) * H_STEPS), -H_STEPS, H_STEPS) / H_STEPS).astype(
-            np.float32
-        )
-        for name, values in rows.items()
-    }
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _on_grid(values: Float32, scale: np.float32) -> Float32:
+    """What the recurrent product makes of its operand."""
+    steps = np.clip(np.rint(values / scale), -H_STEPS, H_STEPS)
+    return (steps * scale).astype(np.float32)

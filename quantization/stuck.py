@@ -35,7 +35,12 @@ _N_NUDGES = 4
 _GRID_STEPS = 127
 
 # The gate that says how much of itself a state keeps in a step, and the state that it keeps.
-_RETENTION = {"GRU": ("z", 1)}
+_RETENTION = {
+    "GRU": ("z", 1),
+    "GRU_RESET_FIRST": ("z", 1),
+    "LSTM": ("f", 2),
+    "LSTM_PROJECTED": ("f", 2),
+}
 
 
 class TimeConstants(msgspec.Struct, frozen=True):
@@ -78,8 +83,8 @@ def time_constants(twins: Twins, samples: Samples, held: Float32) -> TimeConstan
     """Measure how long every unit remembers: from its gate along the stream, or by letting go.
 
     A GRU keeps the share z of a unit in a step, so that its time constant is ``1 / (1 - median
-    z)``. Of other cells, the time is taken that the float network needs to come within 1/e of where
-    it settles on the held input.
+    z)``; an LSTM the share f of its c. Of other states, the time is taken that the float network
+    needs to come within 1/e of where it settles on the held input.
     """
     steps = _from_gates(twins, samples)
     if set(steps) == set(twins.manifest.state_sizes):

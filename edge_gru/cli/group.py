@@ -31,6 +31,7 @@ class VerbRow:
 
 
 _PLUGIN_HELP = {
+    "check": "Tell whether an exported network is the trained one.",
     "demo": "See it all work on a simulated pump: quantize, verify, run.",
     "evaluate": "Judge a bundle on new data, as quantize did.",
     "quantize": "Make a bundle from a trained model.",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_gru.engines.tensors import read_tensors
+from edge_gru.engines.tensors import WEIGHTS, read_tensors
 from edge_gru.errors import BundleError, EngineUnavailableError, InputShapeError
 from edge_gru.manifest import Manifest
 from edge_gru.state import State
@@ -60,6 +60,27 @@ class EngineSource:
             BundleError: the bundle has no such part, or it holds no tensors.
         """
         return read_tensors(self.part(name), name)
+
+    def initial_states(self) -> dict[str, Float32]:
+        """Return what each state starts from, ``(size,)`` by name; zeros if the model says nothing.
+
+        Raises:
+            BundleError: a learned one is missing, of another size or type, or not finite.
+        """
+        states = self.manifest.states
+        weights = self.tensors(WEIGHTS) if any(s.has_initial for s in states) else {}
+        starts = {}
+        for state in states:
+            start = np.zeros(state.size, np.float32)
+            if state.has_initial:
+                start = weights.get(f"{state.name}.initial", np.empty(0))
+            if start.shape != (state.size,) or start.dtype != _FLOAT32 or not _is_finite(start):
+                raise BundleError(
+                    f"expected {state.size} finite float32 values that {state.name} starts from, "
+                    f"got {start.shape} in {start.dtype}; pack the model again"
+                )
+            starts[state.name] = start
+        return starts
 
 
 class Engine(ABC):
@@ -144,7 +165,7 @@ class Engine(ABC):
         return y
 
     def reset(self, stream: int | None = None) -> None:
-        """Clear the state of one stream, or of all.
+        """Put one stream, or all, back to the state that the model starts from: zero, or learned.
 
         Raises:
             InputShapeError: no such stream.
@@ -202,7 +223,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _clear(self, rows: slice) -> None:
-        """Set the states of some streams to zero."""
+        """Set the states of some streams to what the model starts from."""
 
     @abstractmethod
     def _read(self, row: int) -> dict[str, Float32]:
@@ -234,21 +255,31 @@ class Engine(ABC):
         return stream
 
 
+def _is_finite(values: npt.NDArray[Any]) -> bool:
+    return bool(np.isfinite(values).all())
+
+
 def _closed() -> EngineUnavailableError:
     return EngineUnavailableError("the engine is closed; open another")
 
 
 class HostStateEngine(Engine):
-    """An engine whose states lie in host memory, one contiguous float32 row a stream."""
+    """An engine whose states lie in host memory, one contiguous float32 row a stream.
 
-    def __init__(self, manifest: Manifest, n_streams: int) -> None:
+    Raises:
+        BundleError: a state that the model starts from is missing, or of another size.
+    """
+
+    def __init__(self, source: EngineSource, n_streams: int) -> None:
+        manifest = source.manifest
         super().__init__(manifest, n_streams)
         self._slices: dict[str, slice] = {}
         offset = 0
         for state in manifest.states:
             self._slices[state.name] = slice(offset, offset + state.size)
             offset += state.size
-        self._states = np.zeros((n_streams, offset), np.float32)
+        self._start = np.concatenate(list(source.initial_states().values()))
+        self._states = np.tile(self._start, (n_streams, 1))
         self._state_0 = self._states[0]  # a view
 
     @abstractmethod
@@ -278,7 +309,7 @@ class HostStateEngine(Engine):
         return y
 
     def _clear(self, rows: slice) -> None:
-        self._states[rows] = 0
+        self._states[rows] = self._start
 
     def _read(self, row: int) -> dict[str, Float32]:
         return {name: self._states[row, part].copy() for name, part in self._slices.items()}

@@ -19,9 +19,9 @@ from edge_gru.state import State
 class GoldenResult:
     """How far an engine is from the golden vectors of its precision.
 
-    ``step_error`` is the largest difference over single steps from given states: of new states, and
-    of outputs relative to ``max(1, max|y|)``. ``stream_sqnr_db`` compares a free-running stream
-    (inf: equal).
+    ``step_error`` is the largest difference over single steps from given states, of outputs and new
+    states, each relative to ``max(1, max|value|)``. ``stream_sqnr_db`` compares a free-running
+    stream (inf: equal).
     """
 
     engine: str
@@ -60,7 +60,7 @@ def sqnr_db(reference: Float32, got: Float32) -> float:
 class GoldenVectors:
     """Real inputs, and what one precision of the model answers to them.
 
-    ``n`` single steps from given states, and a stream of ``t`` samples from a zero state:
+    ``n`` single steps from given states, and a stream of ``t`` samples from a fresh start:
     ``step_x`` (n, n_in), ``step_y`` (n, n_out), ``states`` and ``states_out`` (n, size) by state
     name, ``stream_x`` (t, n_in), ``stream_y`` (t, n_out).
     """
@@ -134,15 +134,21 @@ def replay(engine: Engine, golden: bytes) -> GoldenResult:
 
 
 def _single_steps(engine: Engine, vectors: GoldenVectors) -> float:
-    scale = max(1.0, float(np.abs(vectors.step_y).max()))
+    scale = _scale(vectors.step_y)
+    state_scales = {name: _scale(values) for name, values in vectors.states_out.items()}
     worst = 0.0
     for k, x in enumerate(vectors.step_x):
         before = {name: values[k] for name, values in vectors.states.items()}
         engine.load_state(0, State(engine.model_hash, 0, before))
         worst = max(worst, _difference(engine.step(x), vectors.step_y[k]) / scale)
         for name, after in engine.save_state(0).values.items():
-            worst = max(worst, _difference(after, vectors.states_out[name][k]))
+            difference = _difference(after, vectors.states_out[name][k])
+            worst = max(worst, difference / state_scales[name])
     return worst
+
+
+def _scale(values: Float32) -> float:
+    return max(1.0, float(np.abs(values).max()))
 
 
 def _difference(got: Float32, expected: Float32) -> float:

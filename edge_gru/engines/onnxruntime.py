@@ -35,7 +35,7 @@ class OnnxRuntimeEngine(HostStateEngine):
     def __init__(
         self, source: EngineSource, *, n_streams: int, precision: str | None, n_threads: int = 1
     ) -> None:
-        super().__init__(source.manifest, n_streams)
+        super().__init__(source, n_streams)
         if precision is not None:
             self.precision = source.precision(precision)
             step = _BoundStep(source, self.precision, n_threads)

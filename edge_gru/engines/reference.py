@@ -10,60 +10,56 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
-from edge_gru.engines.operators import OPERATORS, Array, Float64, sigmoid
+from edge_gru.engines.cells import CELLS, H_STEPS, Cell, States, operand_scale
+from edge_gru.engines.operators import OPERATORS, Array, Float64
 from edge_gru.engines.tensors import WEIGHTS
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import StepNode
 
-H_STEPS = 127  # the grid of the recurrent operand: h lies in [-1, 1], a blend of tanh values
-H_SCALE = np.float32(1 / H_STEPS)
 
-Cell = Mapping[str, Array]
-Products = Callable[[Float64, Float64, Cell], tuple[Float64, Float64]]
+def _product_fp32(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
+    return operand @ cell[weight][rows].T
 
 
-def _products_fp32(x: Float64, h: Float64, cell: Cell) -> tuple[Float64, Float64]:
-    return x @ cell["w_ih"].T, h @ cell["w_hh"].T
-
-
-def _products_fp16(x: Float64, h: Float64, cell: Cell) -> tuple[Float64, Float64]:
+def _product_fp16(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
     """Round operands and results to float16; sums are exact to more than that."""
 
     def half(a: Float64) -> Float64:
         return a.astype(np.float16).astype(np.float64)
 
-    return half(half(x) @ half(cell["w_ih"]).T), half(half(h) @ half(cell["w_hh"]).T)
+    return half(half(operand) @ half(cell[weight][rows]).T)
 
 
-def _products_int8(x: Float64, h: Float64, cell: Cell) -> tuple[Float64, Float64]:
-    """Read h on the grid 1/127, W_hh in int8 rows; x stays float.
+def _product_int8(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
+    """Read h on its grid, W_hh in int8 rows; x stays float.
 
     The division is float32 and ties go to even, as ONNX defines QuantizeLinear: an engine that
     rounds otherwise near a tie is a whole step away. Sums stay below 2**53: exact.
     """
-    steps = np.clip(np.rint(h.astype(np.float32) / H_SCALE), -H_STEPS, H_STEPS).astype(np.float64)
-    product = steps @ cell["w_hh_q"].T.astype(np.float64)
-    return x @ cell["w_ih"].T, product * (cell["w_hh_scale"].astype(np.float64) / H_STEPS)
+    if weight != "w_hh":
+        return _product_fp32(operand, weight, rows, cell)
+    scale = operand_scale(cell)
+    steps = np.clip(np.rint(operand.astype(np.float32) / scale), -H_STEPS, H_STEPS)
+    product = steps.astype(np.float64) @ cell["w_hh_q"][rows].T.astype(np.float64)
+    return product * (cell["w_hh_scale"][rows].astype(np.float64) * float(scale))
 
 
-PRODUCTS: dict[str, Products] = {
-    "fp32": _products_fp32,
-    "fp16": _products_fp16,
-    "int8": _products_int8,
+PRODUCTS: dict[str, Callable[[Float64, str, slice, Cell], Float64]] = {
+    "fp32": _product_fp32,
+    "fp16": _product_fp16,
+    "int8": _product_int8,
 }
 
 
-def gru_cell(x: Float64, h: Float64, cell: Cell, *, precision: str = "fp32") -> Float64:
-    """Advance a GRU by one step, PyTorch's equations (torch.nn.GRU): (k, n), (k, H) -> (k, H).
+def step_cell(
+    kind: str, x: Float64, states: States, cell: Cell, *, precision: str = "fp32"
+) -> States:
+    """Advance a cell by one step: ``(k, n)``, ``(k, size)`` a state -> the new states.
 
-    The precision is that of the two products; the blend ``n + z (h - n)`` always reads h itself.
+    The precision is that of the products with x and with h, and of nothing else.
     """
-    gi, gh = PRODUCTS[precision](x, h, cell)
-    i_r, i_z, i_n = np.split(gi + cell["b_ih"], 3, axis=1)
-    h_r, h_z, h_n = np.split(gh + cell["b_hh"], 3, axis=1)
-    r, z = sigmoid(i_r + h_r), sigmoid(i_z + h_z)
-    n = np.tanh(i_n + r * h_n)
-    return n + z * (h - n)
+    multiply = PRODUCTS[precision]
+    return CELLS[kind].step(x, states, cell, lambda a, w, rows: multiply(a, w, rows, cell))
 
 
 class ReferenceEngine(HostStateEngine):
@@ -78,10 +74,10 @@ class ReferenceEngine(HostStateEngine):
     name = "reference"
 
     def __init__(self, source: EngineSource, *, n_streams: int, precision: str | None) -> None:
-        super().__init__(source.manifest, n_streams)
+        super().__init__(source, n_streams)
         self.precision = source.precision(precision)
         self._program = source.manifest.program
-        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATORS) - {"GRU"})
+        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATORS) - set(CELLS))
         if unknown:
             raise EngineUnavailableError(
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
@@ -107,17 +103,18 @@ class ReferenceEngine(HostStateEngine):
             values[name] = states[:, part].astype(np.float64)
         with np.errstate(all="ignore"):  # where ONNX says inf or NaN, that is the result
             for node in self._program.nodes:
-                values[node.outputs[0]] = self._evaluate(node, values)
+                values.update(zip(node.outputs, self._evaluate(node, values), strict=True))
         new = [values[f"{name}_out"] for name in self._slices]
         y = values[self._program.output]
         return y.astype(np.float32), np.concatenate(new, axis=1).astype(np.float32)
 
-    def _evaluate(self, node: StepNode, values: Mapping[str, Array]) -> Float64:
+    def _evaluate(self, node: StepNode, values: Mapping[str, Array]) -> States:
         operands = [values[name] if name else None for name in node.inputs]
-        if node.op == "GRU":
-            x, h = (values[name] for name in node.inputs)
-            return gru_cell(x, h, self._cells[node.attributes["cell"]], precision=self.precision)
-        return OPERATORS[node.op](node.attributes, *operands)
+        if node.op in CELLS:
+            x, *states = (values[name] for name in node.inputs)
+            cell = self._cells[node.attributes["cell"]]
+            return step_cell(node.op, x, tuple(states), cell, precision=self.precision)
+        return (OPERATORS[node.op](node.attributes, *operands),)
 
 
 def cell_tensors(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

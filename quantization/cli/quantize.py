@@ -14,6 +14,7 @@ from firmware_bridge.formats.csv_text import parse_header
 from firmware_bridge.sample import Schema
 from quantization.cli.progress import show_progress
 from quantization.gate import TOLERANCE
+from quantization.importers.source import name_of, open_model
 from quantization.metrics import METRICS
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
@@ -26,11 +27,17 @@ Examples:
   edge-gru quantize har.onnx --calibration train.npz --report report \\
       --channels "ax [g],ay [g],az [g]" --labels walk,run,sit -o har.egb
   edge-gru quantize life.onnx --calibration runs.npz --targets life.npz --metric rmse -o life.egb
+  edge-gru quantize net.py:make --weights net.pt --calibration train.npz -o net.egb
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="state_dict of the module that MODEL.py:factory makes.",
+)
 @click.option(
     "--calibration",
     "files",
@@ -73,6 +80,7 @@ Examples:
 def quantize(
     model: Path,
     *,
+    weights: Path | None,
     files: tuple[Path, ...],
     output: Path,
     channels: str | None,
@@ -84,18 +92,20 @@ def quantize(
 ) -> None:
     """Make a bundle from a trained model: proven equal, quantized, judged, packed.
 
-    The model is an ONNX file with GRU operators; a torch module goes through the Python function
-    quantization.quantize. Each recording is one sequence from a fresh start. A part of them judges:
-    what does not pass the gate is refused, with the reasons and exit code 2.
+    MODEL is an ONNX file with recurrent operators, a program of torch.export (.pt2), or
+    file.py:factory, a function that makes the torch module. Each recording is one sequence from a
+    fresh start. A part of them judges: what does not pass the gate is refused, with the reasons
+    and exit code 2.
     """
     recordings = read_recordings(files)
     n, schema = len(recordings.sequences), _schema(recordings, channels, rate_hz)
     for name in ("outputs", "labels"):
         settings[name] = _split(settings[name])
+    settings["name"] = settings["name"] or name_of(model)
     try:
         with show_progress() as progress:
             bundle = make_bundle(
-                model,
+                open_model(str(model), weights),
                 recordings.sequences,
                 schema=schema,
                 targets=read_targets(target_files, n) if target_files else None,

@@ -34,13 +34,13 @@ class Emitter:
         """Name the value that stands for a traced tensor.
 
         Raises:
-            ModelError: it depends on a state that was handed in, but on no GRU.
+            ModelError: it depends on a state that was handed in, but on no cell.
         """
         name = self._names.get(source)
         if name is None:
             raise ModelError(
-                f"tensor {source!r} depends on the state handed in, past the GRU; "
-                "expected the state to go into the GRU alone"
+                f"tensor {source!r} depends on the state handed in, past the cells; "
+                "expected the state to go into recurrent layers alone"
             )
         return name
 

@@ -11,19 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from edge_gru.errors import ModelError
 from quantization.importers.emitter import Emitter
+from quantization.importers.recurrence import attributes_of
 from quantization.importers.trace import Trace, map_indices
 
 Rule = Callable[[Emitter, onnx.NodeProto], bool]
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes of a node as plain values."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
 
 
 def _unary(emitter: Emitter, node: onnx.NodeProto) -> bool:
@@ -103,6 +97,16 @@ def _softmax(emitter: Emitter, node: onnx.NodeProto) -> bool:
         emitter.suspect(node, "normalises over an axis of one step: over time")
         return False
     return emitter.emit(node.op_type, [emitter.name_of(source)], node.output[0], axis=1)
+
+
+def _row_mean(emitter: Emitter, node: onnx.NodeProto) -> bool:
+    """The mean of a whole row, as a product: exporters before opset 17 write a LayerNorm so."""
+    source, output = node.input[0], node.output[0]
+    width = emitter.width(source)
+    if width == 1 or emitter.width(output) != 1:
+        return False
+    weight = emitter.constant(f"{output}.mean", np.full((width, 1), 1 / width))
+    return emitter.emit("MatMul", [emitter.name_of(source), weight], output)
 
 
 def _concat(emitter: Emitter, node: onnx.NodeProto) -> bool:
@@ -196,6 +200,7 @@ RULES: dict[str, Rule] = {
     "Concat": _concat,
     "BatchNormalization": _batch_normalization,
     "Gelu": _gelu,
+    "ReduceMean": _row_mean,
 }
 
 

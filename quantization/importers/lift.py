@@ -6,38 +6,48 @@ node becomes an operation on ``(batch, n)`` arrays, and its result is compared w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 
+from edge_gru.engines.cells import CELLS, H_STEPS
 from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
-from quantization.importers.flatten import RULES, attributes_of, flatten_other
+from quantization.importers.flatten import RULES, flatten_other
+from quantization.importers.recurrence import OPERATORS, Recurrence, who
 from quantization.importers.trace import Array, Trace
-from quantization.step_model import GATES, StepModel
-
-_RECURRENT = ("GRU", "LSTM", "RNN")
+from quantization.step_model import StepModel
 
 
-def lift(trace: Trace, output: str) -> tuple[StepModel, tuple[str, ...]]:
+def lift(
+    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+) -> tuple[StepModel, tuple[str, ...]]:
     """Turn a trace into a step model.
 
     Returns the model, and remarks on nodes that do nothing at one step but may over many: the
     suspects, should the proof on whole sequences fail.
 
     Raises:
-        ModelError: without recurrence, starting from a state that is not zero, or with a node that
-            cannot be a step; names the node and the reason.
+        ModelError: without recurrence, starting from a state that depends on the input, or with a
+            node that cannot be a step; names the node and the reason.
     """
     emitter = Emitter(trace)
-    for node in _needed(trace, output):
-        if node.op_type in _RECURRENT:
-            _emit_gru(emitter, node)
-        elif not (node.op_type in RULES and RULES[node.op_type](emitter, node)):
-            flatten_other(emitter, node)
+    for item in _needed(trace, output, recurrences):
+        if isinstance(item, Recurrence):
+            _emit_cell(emitter, item)
+        elif item.op_type in OPERATORS:
+            raise ModelError(
+                f"{who(item)} walks along an axis that is not time (the channels of one sample); "
+                "expected recurrent layers over time alone"
+            )
+        elif not (item.op_type in RULES and RULES[item.op_type](emitter, item)):
+            flatten_other(emitter, item)
     if not emitter.states:
         raise ModelError(
-            "expected a model with GRU layers (torch nn.GRU, ONNX GRU), got one without memory"
+            "expected a model with recurrent layers (torch nn.GRU, nn.LSTM, nn.RNN and their "
+            "cells, ONNX GRU, LSTM, RNN), got one without memory"
         )
     model = StepModel(
         program=Program(tuple(emitter.nodes), emitter.name_of(output), emitter.opset),
@@ -49,91 +59,97 @@ def lift(trace: Trace, output: str) -> tuple[StepModel, tuple[str, ...]]:
     return model, tuple(emitter.suspects)
 
 
-def _needed(trace: Trace, output: str) -> list[onnx.NodeProto]:
-    """Nodes on the way from x to the output, in order; an initial state is not on the way."""
-    wanted, nodes = {output}, []
-    for node in reversed(trace.model.graph.node):
-        if wanted.isdisjoint(node.output) or trace.varying.isdisjoint(node.output):
+def _needed(
+    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+) -> list[onnx.NodeProto | Recurrence]:
+    """Nodes and cells on the way from x to the output, in order.
+
+    What a cell starts from is not on the way. A cell stands where the first of its states is made.
+    """
+    nodes = trace.model.graph.node
+    maker = {name: k for k, node in enumerate(nodes) for name in node.output}
+    owner: dict[int, Recurrence] = {}
+    first: dict[int, Recurrence] = {}
+    for recurrence in recurrences:
+        places = [maker[name] for names in recurrence.outputs for name in names]
+        owner |= dict.fromkeys(places, recurrence)
+        first[min(places)] = recurrence
+    wanted, found = {output}, []
+    needed: list[onnx.NodeProto | Recurrence] = []
+    for k in range(len(nodes) - 1, -1, -1):
+        node, cell = nodes[k], owner.get(k)
+        is_wanted = not (wanted.isdisjoint(node.output) or trace.varying.isdisjoint(node.output))
+        if cell is None:
+            if is_wanted:
+                needed.append(node)
+                wanted.update(node.input)
             continue
-        nodes.append(node)
-        wanted.update(node.input[:1] if node.op_type in _RECURRENT else node.input)
-    return nodes[::-1]
+        if is_wanted:
+            found.append(cell)
+        if k in first and first[k] in found:
+            needed.append(first[k])
+            wanted.add(first[k].x)
+    return needed[::-1]
 
 
-def _emit_gru(emitter: Emitter, node: onnx.NodeProto) -> None:
-    _check_initial_state(emitter.trace, node)
-    index = len(emitter.states)
-    cell, state = f"gru_{index:02d}", f"state_{index:02d}_h"
-    w_ih, w_hh = (emitter.trace.values[name][0] for name in node.input[1:3])
-    n_hidden = w_hh.shape[1]
-    has_bias = len(node.input) > 3 and node.input[3]
-    bias = emitter.trace.values[node.input[3]][0] if has_bias else np.zeros(2 * len(w_hh))
-    b_ih, b_hh = np.split(bias, 2)
-    for name, value in (("w_ih", w_ih), ("w_hh", w_hh), ("b_ih", b_ih), ("b_hh", b_hh)):
-        emitter.constant(f"{cell}.{name}", _in_torch_order(value.astype(np.float32)))
-    emitter.states.append(StateInfo(state, n_hidden, bound=1.0))
-    inputs = (emitter.name_of(node.input[0]), state)
-    emitter.nodes.append(StepNode("GRU", inputs, (f"{state}_out",), {"cell": cell}))
-    for name in filter(None, node.output):
-        emitter.alias(name, f"{state}_out")
+def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
+    kind = CELLS[recurrence.kind]
+    index = sum(node.op in CELLS for node in emitter.nodes)
+    cell = f"{recurrence.kind.partition('_')[0].lower()}_{index:02d}"
+    for name, value in recurrence.tensors.items():
+        emitter.constant(f"{cell}.{name}", value.astype(np.float32))
+    states = tuple(f"state_{index:02d}_{state}" for state in kind.states)
+    for name, start, outputs, bound in zip(
+        states, recurrence.starts, recurrence.outputs, kind.bounds.values(), strict=True
+    ):
+        initial = _initial_state(emitter.trace, recurrence, start)
+        reached = 0.0
+        if initial is not None:
+            emitter.constant(f"{name}.initial", initial)
+            reached = float(np.abs(initial).max())
+        emitter.states.append(
+            StateInfo(
+                name=name,
+                size=_size(recurrence, name),
+                bound=None if bound is None else max(bound, reached),
+                has_initial=initial is not None,
+            )
+        )
+        for output in outputs:
+            emitter.alias(output, f"{name}_out")
+    _note_scale(emitter, cell, states[0])
+    inputs = (emitter.name_of(recurrence.x), *states)
+    new = tuple(f"{name}_out" for name in states)
+    emitter.nodes.append(StepNode(recurrence.kind, inputs, new, {"cell": cell}))
 
 
-def _in_torch_order(value: Array) -> Array:
-    """Reorder gates from ONNX's z, r, h to PyTorch's r, z, n."""
-    z, r, n = np.split(value, GATES)
-    return np.concatenate([r, z, n])
+def _size(recurrence: Recurrence, state: str) -> int:
+    """Width of a state: h as wide as the recurrent product reads it, others as a gate."""
+    if state.endswith("_h"):
+        return int(recurrence.tensors["w_hh"].shape[1])
+    return len(recurrence.tensors["b_hh"]) // len(CELLS[recurrence.kind].gates)
 
 
-def check_cells(graph: onnx.GraphProto) -> None:
-    """Refuse recurrent operators that are no causal GRU with PyTorch's equations.
+def _note_scale(emitter: Emitter, cell: str, state: str) -> None:
+    """Widen the grid of h for a start beyond [-1, 1]: from there it can only come nearer."""
+    bound = next(info.bound for info in emitter.states if info.name == state)
+    if bound is not None and bound > 1.0:
+        emitter.constant(f"{cell}.h_scale", np.array(bound / H_STEPS, np.float32))
+
+
+def _initial_state(trace: Trace, recurrence: Recurrence, start: str) -> Array | None:
+    """Return the values ``(n,)`` that a state starts from; None: zero, or what the caller hands in.
 
     Raises:
-        ModelError: bidirectional or backwards, no GRU, another reset convention or activation.
+        ModelError: they are computed from x, or differ from row to row of the batch.
     """
-    for node in graph.node:
-        if node.op_type in _RECURRENT:
-            _check_cell(node)
-
-
-def _check_cell(node: onnx.NodeProto) -> None:
-    attributes, who = attributes_of(node), _who(node)
-    if attributes.get("direction", "forward") != "forward":
+    if start in trace.varying:
         raise ModelError(
-            f"{who} is {attributes['direction']}: it reads the future, which a stream does not "
-            "have; train it with bidirectional=False"
+            f"{recurrence.who} starts from a state computed from x; a stream has no first sample"
         )
-    if node.op_type != "GRU":
-        raise ModelError(f"expected GRU layers, got {who}")
-    if not attributes.get("linear_before_reset", 0):
-        raise ModelError(
-            f"{who} has linear_before_reset=0: it resets before the recurrent product, unlike "
-            "torch.nn.GRU and Keras's reset_after=True; if it was trained in PyTorch, the exporter "
-            "lost it (onnxscript before 0.7.1): export it again"
-        )
-    activations = [_text(name).lower() for name in attributes.get("activations", [])]
-    if activations not in ([], ["sigmoid", "tanh"]) or attributes.get("clip"):
-        raise ModelError(
-            f"expected {who} with Sigmoid and Tanh and without clip, got "
-            f"{activations or 'a clip'}: its INT8 grid rests on |h| <= 1"
-        )
-
-
-def _check_initial_state(trace: Trace, node: onnx.NodeProto) -> None:
-    lengths, initial = ([*node.input, "", "", ""])[4:6]
-    who = _who(node)
-    if lengths and not (trace.is_constant(lengths) and (trace.values[lengths] == 1).all()):
-        raise ModelError(f"{who} takes sequence lengths; expected none: a stream has no end")
-    if not initial:
-        return
-    if initial in trace.varying:
-        raise ModelError(f"{who} starts from a state computed from x; a stream has no first sample")
-    if np.any(trace.values[initial]):
-        raise ModelError(f"{who} starts from a constant that is not zero; expected zero")
-
-
-def _who(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} ({node.name or node.output[0]})"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    if not start or start in trace.carried or not np.any(trace.values[start]):
+        return None
+    rows = trace.flat(start)
+    if not (rows == rows[0]).all():
+        raise ModelError(f"{recurrence.who} starts from states that differ from row to row")
+    return rows[0].astype(np.float32)

@@ -1,8 +1,9 @@
-"""An ONNX file with GRU operators to a step model."""
+"""An ONNX file with recurrent operators to a step model."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from edge_gru.errors import DataError, ModelError
-from quantization.importers.lift import check_cells, lift
-from quantization.importers.trace import (
-    Array,
-    Trace,
-    distinctive_batch,
-    first_line,
-    reached_from,
-    run_once,
-    trace,
+from edge_gru.errors import ModelError
+from quantization.importers.lift import lift
+from quantization.importers.onnx_rewrite import (
+    dims_of,
+    feeds_of,
+    in_newer_opset,
+    with_free_starts,
+    with_shapes_for,
+    with_time_first,
 )
+from quantization.importers.onnx_states import Ports, find_ports
+from quantization.importers.recurrence import OPERATORS, find_recurrences, kind_of
+from quantization.importers.trace import Array, Trace, distinctive_batch, first_line, trace
+from quantization.importers.written_out import find_written_out
 from quantization.step_model import StepModel
 
 Float32 = npt.NDArray[np.float32]
@@ -38,76 +42,35 @@ class Imported:
 
 
 def import_onnx(path: Path, n_channels: int) -> Imported:
-    """Read an ONNX file with input ``x`` of shape (B, T, n) or (T, B, n) and GRU operators.
+    """Read an ONNX file with recurrent operators.
+
+    Its input is a sequence (B, T, n) or (T, B, n), or one step (B, n) beside its states.
 
     Raises:
         ModelError: unreadable, or no causal step; names the node and the reason.
         DataError: the model takes another number of channels than ``n_channels``.
     """
-    proto = _read(path)
-    check_cells(proto.graph)
-    x = _sequence_input(proto, path)
-    _check_width(x, n_channels)
-    known, batch_axis = _trace(without_zero_starts(proto), x.name, n_channels)
-    output = proto.graph.output[0].name
-    if output not in known.varying:
-        raise ModelError(f"{path}: output {output!r} does not depend on {x.name!r}")
-    model, suspects = lift(known, output)
-    return Imported(model, _OnnxOriginal(proto, known, batch_axis), suspects)
+    return import_proto(read_proto(path), n_channels, path)
 
 
-def import_traced(
-    proto: onnx.ModelProto, x_rows: Float32, batch_axis: int
-) -> tuple[StepModel, tuple[str, ...]]:
-    """Lift a graph that was exported at one step and ``len(x_rows)`` rows of its only input.
+def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imported:
+    """Import a model that was read already; ``source`` is what messages call it.
 
     Raises:
-        ModelError: see ``check_cells`` and ``lift``.
+        ModelError, DataError: see ``import_onnx``.
     """
-    check_cells(proto.graph)
-    name = proto.graph.input[0].name
-    feed = {name: np.expand_dims(x_rows, 1 - batch_axis)}
-    return lift(trace(proto, name, feed, len(x_rows)), proto.graph.output[0].name)
-
-
-def without_zero_starts(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the zeros that exporters hand to GRUs as initial state, often frozen to one batch size.
-
-    Raises:
-        ModelError: the model does not run at the shapes it declares.
-    """
-    starts = {n.input[5]: n for n in proto.graph.node if n.op_type == "GRU" and len(n.input) > 5}
-    handed_in = {value.name for value in proto.graph.input}
-    names = [name for name in starts if name and name not in handed_in]
-    if not names:
-        return proto
-    feed = {
-        v.name: np.ones([d if isinstance(d, int) else 2 for d in _dims(v)], np.float32)
-        for v in _inputs(proto)
-    }
-    exposed = copy.deepcopy(proto)
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    reached = reached_from(proto.graph.node, set(feed))
-    values = dict(zip(names, run_once(exposed, feed, names), strict=True))
-    bare = copy.deepcopy(proto)
-    for node in bare.graph.node:
-        if node.op_type == "GRU" and len(node.input) > 5:
-            start = node.input[5]
-            if start in values and start not in reached and not values[start].any():
-                node.input[5] = ""
-    _drop_unused(bare.graph)
-    return bare
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    wanted = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+    proto = with_time_first(proto)
+    ports = find_ports(proto, n_channels, source)
+    if ports.lost is not None:
+        raise ModelError(f"{source}: {ports.lost}")
+    known, batch_axis = _trace(with_free_starts(in_newer_opset(proto)), ports, n_channels)
+    if ports.y not in known.varying:
+        raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
+    cells = find_recurrences(known)
+    if ports.is_step and not cells:
+        cells = find_written_out(known)
+    model, suspects = lift(known, ports.y, cells)
+    return Imported(model, OnnxOriginal(proto, ports, batch_axis), suspects)
 
 
 def sample_rows(n_batch: int, n_channels: int) -> Float32:
@@ -115,7 +78,12 @@ def sample_rows(n_batch: int, n_channels: int) -> Float32:
     return np.random.default_rng(1).standard_normal((n_batch, n_channels)).astype(np.float32)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_proto(path: Path) -> onnx.ModelProto:
+    """Read and check a file.
+
+    Raises:
+        ModelError: missing, or no valid ONNX.
+    """
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
@@ -126,116 +94,153 @@ def _read(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _sequence_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
-    inputs = _inputs(proto)
-    found = [f"{v.name} {_dims(v)}" for v in inputs]
-    sequences = [v for v in inputs if len(_dims(v)) == 3]
-    if not sequences or sequences[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise ModelError(
-            f"{path}: expected a float32 input of shape (batch, time, channels) or "
-            f"(time, batch, channels), got {', '.join(found)}"
-        )
-    return sequences[0]
-
-
-def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that a caller feeds: old files list their weights among them too."""
-    constants = {t.name for t in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in constants]
-
-
-def _check_width(x: onnx.ValueInfoProto, n_channels: int) -> None:
-    width = _dims(x)[2]
-    if isinstance(width, int) and width != n_channels:
-        raise DataError(
-            f"expected sequences of {width} channels, as the model takes, got {n_channels}"
-        )
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [d.dim_value or d.dim_param or "?" for d in value.type.tensor_type.shape.dim]
-
-
-def _trace(proto: onnx.ModelProto, x: str, n_channels: int) -> tuple[Trace, int]:
-    """Trace at one step; the batch axis of the input is the one that reaches a GRU as its batch."""
+def _trace(proto: onnx.ModelProto, ports: Ports, n_channels: int) -> tuple[Trace, int]:
+    """Trace at one step; the batch axis of x is the one that reaches a cell as its batch."""
     dims = [d for t in proto.graph.initializer for d in t.dims]
     n_batch = distinctive_batch([*dims, n_channels])
     rows = sample_rows(n_batch, n_channels)
-    first: Trace | None = None
+    first: tuple[Trace, int] | None = None
     reason: ModelError | None = None
     for batch_axis in (0, 1):
-        fixed, feed = _with_shapes(proto, x, np.expand_dims(rows, 1 - batch_axis), n_batch)
+        x = rows if len(dims_of(ports.x)) == 2 else np.expand_dims(rows, 1 - batch_axis)
         try:
-            known = trace(fixed, x, feed, n_batch)
+            known = _trace_at(proto, ports, x, n_batch, batch_axis)
         except ModelError as error:
             reason = reason or error
             continue
-        if _batch_reaches_gru(known):
+        if _batch_reaches_cell(known):
             return known, batch_axis
-        first = first or known
+        first = first or (known, batch_axis)
     if first is None:
+        for node in proto.graph.node:
+            if node.op_type in OPERATORS:
+                kind_of(node)  # what is wrong with a cell says more than what failed after it
         raise reason or ModelError("the model cannot be traced")
-    return first, 0
+    return first
 
 
-def _batch_reaches_gru(known: Trace) -> bool:
-    for node in known.model.graph.node:
-        if node.op_type == "GRU":
-            layout = next((a.i for a in node.attribute if a.name == "layout"), 0)
-            return bool(known.values[node.input[0]].shape[0 if layout else 1] == known.n_batch)
-    return False
+def _trace_at(
+    proto: onnx.ModelProto, ports: Ports, x: Float32, n_batch: int, batch_axis: int
+) -> Trace:
+    """Trace as the file is, or with the shapes freed that it was exported for."""
+    fixed, feed = _with_shapes(proto, ports, x, n_batch, batch_axis)
+    try:
+        return trace(fixed, ports.x.name, feed, n_batch)
+    except ModelError:
+        declared = [d if isinstance(d, int) else 1 for d in dims_of(ports.x)]
+        if len(declared) == 2:
+            declared.insert(1, 1)
+        frozen = (declared[batch_axis], declared[1 - batch_axis])
+        try:
+            freed = with_shapes_for(fixed, feed, n_batch, frozen)
+            return trace(freed, ports.x.name, feed, n_batch)
+        except ModelError:
+            pass
+        raise
+
+
+def _batch_reaches_cell(known: Trace) -> bool:
+    """Whether a cell walks along one step of all rows: (1, batch, n)."""
+    shapes = [
+        known.values[n.input[0]].shape for n in known.model.graph.node if n.op_type in OPERATORS
+    ]
+    return any(shape[:2] == (1, known.n_batch) for shape in shapes)
 
 
 def _with_shapes(
-    proto: onnx.ModelProto, x: str, value: Float32, n_batch: int
+    proto: onnx.ModelProto, ports: Ports, x: Float32, n_batch: int, batch_axis: int
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """Fix the shapes of all inputs: x to ``value``, the others, states handed in, to zeros."""
+    """Fix the shapes of all inputs: x to its value, the states handed in to seeded ones."""
     fixed = copy.deepcopy(proto)
-    feed: dict[str, Array] = {x: value}
-    for entry in _inputs(fixed):
-        if entry.name != x:
-            shape = [d if isinstance(d, int) else n_batch for d in _dims(entry)]
-            if len(shape) == 3:  # a state: layers, batch, hidden
-                shape[1] = n_batch
-            feed[entry.name] = np.zeros(shape, np.float32)
+    rng = np.random.default_rng(2)
+    feed: dict[str, Array] = {ports.x.name: x}
+    batch_name = dims_of(ports.x)[batch_axis if x.ndim == 3 else 0]
+    for entry in feeds_of(fixed.graph):
+        if entry.name != ports.x.name:
+            shape = _state_shape(dims_of(entry), batch_name, n_batch)
+            feed[entry.name] = rng.uniform(-0.9, 0.9, shape).astype(np.float32)
         dims = entry.type.tensor_type.shape.dim
         for dim, size in zip(dims, feed[entry.name].shape, strict=True):
             dim.dim_value = size
     return fixed, feed
 
 
-class _OnnxOriginal:
-    """The file as onnxruntime runs it, the same sequence in all rows of its batch."""
+def _state_shape(dims: list[int | str], batch_name: int | str, n_batch: int) -> list[int]:
+    """Shape of a state for so many rows: (batch, H), or (layers, batch, H) unless it says else."""
+    free = [k for k, d in enumerate(dims) if d == batch_name and not isinstance(d, int)]
+    free = free or [k for k, d in enumerate(dims) if not isinstance(d, int)]
+    axis = free[0] if len(free) == 1 else max(len(dims) - 2, 0)
+    sizes = [d if isinstance(d, int) else n_batch for d in dims]
+    sizes[axis] = n_batch
+    return sizes
 
-    def __init__(self, proto: onnx.ModelProto, known: Trace, batch_axis: int) -> None:
+
+class OnnxOriginal:
+    """The file as onnxruntime runs it, the same sequence in all rows of its batch.
+
+    Raises:
+        ModelError: onnxruntime refuses the file.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, ports: Ports, batch_axis: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self._x = known.x
-        self._batch_axis = batch_axis
-        declared = next(v for v in proto.graph.input if v.name == known.x)
-        n_steps, n_rows = _dims(declared)[1 - batch_axis], _dims(declared)[batch_axis]
-        self.window_steps = n_steps if isinstance(n_steps, int) else None
-        self._n_rows = n_rows if isinstance(n_rows, int) else 1
-        self._others = {
-            name: np.zeros(
-                [self._n_rows if d == known.n_batch else d for d in value.shape], np.float32
+        try:
+            self._session = onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            for name, value in known.values.items()
-            if name in {v.name for v in self._session.get_inputs()} and name != known.x
+        except Exception as error:
+            raise ModelError(f"onnxruntime refuses the model: {first_line(error)}") from error
+        dims = dims_of(ports.x)
+        self._ports = ports
+        self._rank = len(dims)
+        self._batch_axis = batch_axis if self._rank == 3 else 0
+        n_steps = dims[1 - batch_axis] if self._rank == 3 and not ports.is_step else None
+        self.window_steps = n_steps if isinstance(n_steps, int) else None
+        n_rows = dims[self._batch_axis]
+        self._n_rows = n_rows if isinstance(n_rows, int) else 1
+        shapes = {v.name: dims_of(v) for v in feeds_of(proto.graph)}
+        self.start: dict[str, Float32] = {
+            name: np.zeros(_state_shape(shapes[name], n_rows, self._n_rows), np.float32)
+            for name in ports.states
         }
 
     def run(self, sequence: Float32) -> Float32:
+        """Run a whole sequence; see ``quantization.importers.proof.Original``."""
+        if self._ports.is_step:
+            return self.run_parts([row[None] for row in sequence], self._ports.states)
+        return self._rows(self._run(sequence, self.start)[self._ports.y])
+
+    def run_parts(
+        self,
+        parts: Sequence[Float32],
+        pairs: Mapping[str, str | None],
+        *,
+        are_layers_reversed: bool = False,
+    ) -> Float32:
+        """Run sequences one after the other; each state comes from the output paired with it."""
+        order = -1 if are_layers_reversed else 1
+        states, rows = self.start, []
+        for part in parts:
+            results = self._run(part, states)
+            states = {name: results[str(output)][::order] for name, output in pairs.items()}
+            y = results[self._ports.y]
+            rows.append(y.reshape(-1, y.shape[-1])[:1] if len(part) == 1 else self._rows(y))
+        return np.concatenate(rows)
+
+    def _run(self, sequence: Float32, states: dict[str, Float32]) -> dict[str, Float32]:
         x = np.repeat(np.expand_dims(sequence, self._batch_axis), self._n_rows, self._batch_axis)
-        feed = {**self._others, self._x: x}
+        if self._rank == 2:
+            x = np.repeat(sequence, self._n_rows, 0)
+        names = [output.name for output in self._session.get_outputs()]
         try:
-            y = self._session.run(None, feed)[0]
+            values = self._session.run(names, {**states, self._ports.x.name: x})
         except Exception as error:
             raise ModelError(
                 f"the model does not run on {len(sequence)} steps: {first_line(error)}"
             ) from error
-        rows: Float32 = y[0] if self._batch_axis == 0 or y.ndim == 2 else y[:, 0]
-        return rows
+        return dict(zip(names, values, strict=True))
+
+    def _rows(self, y: Float32) -> Float32:
+        return y[0] if self._batch_axis == 0 or y.ndim == 2 else y[:, 0]

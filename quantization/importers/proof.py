@@ -58,7 +58,7 @@ def prove(
     suspects: Sequence[str],
     progress: Progress = silent,
 ) -> Proof:
-    """Compare a model with its step graph on whole sequences, each from a zero state.
+    """Compare a model with its step graph on whole sequences, each from where the model starts.
 
     ``stream`` runs the step graph: ``(T, n_in)`` -> ``(T, n_out)``. A model that yields the last
     step alone is compared at several lengths.
@@ -107,7 +107,7 @@ def _judge(
     if wrong.any():
         k = int(wrong.argmax())
         reason = "; ".join(suspects) or (
-            "it looks at more than the present sample and the state of its GRUs (pooling over "
+            "it looks at more than the present sample and its recurrent state (pooling over "
             "time, a window, the first step)"
         )
         raise ModelError(

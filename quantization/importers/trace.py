@@ -180,7 +180,7 @@ def _refuse_subgraphs(nodes: Iterable[onnx.NodeProto]) -> None:
         if any(a.type in _GRAPHS for a in node.attribute):
             raise ModelError(
                 f"the model has a {node.op_type} ({node.name}), a loop or branch over its own "
-                "graph; expected ordinary layers around nn.GRU"
+                "graph; expected ordinary layers around recurrent ones"
             )
 
 

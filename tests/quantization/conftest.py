@@ -27,6 +27,7 @@ class GruFile:
         self.dims: list[int | str] = ["time", "batch", N_IN]
         self.op = "GRU"
         self.batch_first = False
+        self.squeeze_axis = 1
         self.start: np.ndarray | str | None = None
         self.tail: list[onnx.NodeProto] = []
         self.output = "y"
@@ -38,7 +39,7 @@ class GruFile:
 
     def model(self) -> onnx.ModelProto:
         constants = [numpy_helper.from_array(v, k) for k, v in self.weights.items()]
-        constants.append(numpy_helper.from_array(np.array([1]), "axis"))
+        constants.append(numpy_helper.from_array(np.array([self.squeeze_axis]), "axis"))
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.dims)]
         nodes, x, start = [], "x", ""
         if self.batch_first:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_gru.engines.base import HostStateEngine
+from edge_gru.engines.base import EngineSource, HostStateEngine
 from quantization import quantize
 from quantization.comparison import compare, run_sequences
 from quantization.evaluate import run_stream
@@ -25,7 +25,7 @@ class Offset(HostStateEngine):
     """What fp32 answers, and a constant more."""
 
     def __init__(self, inner, offset):
-        super().__init__(inner.manifest, inner.n_streams)
+        super().__init__(EngineSource(inner.manifest, {}), inner.n_streams)
         self._inner, self._offset = inner, np.float32(offset)
 
     def _advance(self, x, states):

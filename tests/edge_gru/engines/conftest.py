@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.cells import CELLS
 from edge_gru.engines.select import open_engine
 from edge_gru.errors import EngineUnavailableError
-from quantization import quantize, step_graph
+from edge_gru.manifest import Program, StateInfo, StepNode
+from firmware_bridge.sample import Schema
+from quantization import pack, quantize, step_graph
+from quantization.calibrate import Calibration
+from quantization.operand_scale import with_operand_scales
+from quantization.rounding_choice import round_nearest
 from quantization.step_model import StepModel
 
 N_IN, N_HIDDEN, N_OUT = 3, 8, 2
@@ -60,6 +67,45 @@ def quantized(folder: Path, seed: int = 0) -> Bundle:
     onnx.save(two_layer_gru(seed), path)
     x = np.random.default_rng(seed + 1).normal(size=(200, N_IN))
     return quantize(path, calibration=[x])
+
+
+def bundle_of(kind: str, seed: int = 0) -> Bundle:
+    """Two cells of one kind and width, so that swapped states would fit, and a linear head.
+
+    An LSTM has learned starts.
+    """
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {"head": rng.normal(0, 0.5, (N_HIDDEN, N_OUT))}
+    nodes, states, below, width = [], [], "x", N_IN
+    for layer in range(2):
+        cell, names = f"cell_{layer}", [f"state_{layer:02d}_{s}" for s in CELLS[kind].states]
+        n_rows = len(CELLS[kind].gates) * N_HIDDEN
+        shapes = {"w_ih": (n_rows, width), "w_hh": (n_rows, N_HIDDEN), "w_hr": (N_HIDDEN,) * 2}
+        shapes |= {"b_ih": (n_rows,), "b_hh": (n_rows,)}
+        for name, shape in shapes.items():
+            weights[f"{cell}.{name}"] = rng.normal(0, 0.25, shape)
+        for name, bound in zip(names, CELLS[kind].bounds.values(), strict=True):
+            states.append(StateInfo(name, N_HIDDEN, bound, has_initial=kind == "LSTM"))
+            if kind == "LSTM":
+                weights[f"{name}.initial"] = rng.uniform(-1, 1, N_HIDDEN)
+        new = tuple(f"{name}_out" for name in names)
+        nodes.append(StepNode(kind, (below, *names), new, {"cell": cell}))
+        below, width = new[0], N_HIDDEN
+    nodes.append(StepNode("MatMul", (below, "head"), ("top",)))
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    model = StepModel(Program(tuple(nodes), "top", 17), weights, tuple(states), N_IN, N_OUT)
+    data = Calibration((rng.normal(size=(200, N_IN)).astype(np.float32),))
+    description = pack.Description("net", Schema.unnamed(N_IN), "rec-nearest", ("y0", "y1"))
+    made = pack.draft(model, description, data, round_nearest(model.recurrent_weights))
+    with made.open("reference", "fp32") as engine:
+        model = with_operand_scales(model, engine, data.sequences)
+    made = pack.draft(model, description, data, round_nearest(model.recurrent_weights))
+    return pack.finish(made, pack.golden_vectors(made, data), {}, 3)
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Bundle]:
+    return functools.cache(bundle_of)
 
 
 @pytest.fixture(scope="session")

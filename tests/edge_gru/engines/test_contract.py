@@ -1,4 +1,4 @@
-"""What every engine promises, in every precision: one suite over the whole engine table."""
+"""What every engine promises, in every precision, for every kind of cell: one suite over all."""
 
 from __future__ import annotations
 
@@ -10,15 +10,41 @@ import pytest
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
+from edge_gru.engines.cells import CELLS
 from edge_gru.engines.select import ENGINES
 from edge_gru.errors import EngineUnavailableError, InputShapeError, StateMismatchError
 from edge_gru.state import State
 
 N_IN, N_HIDDEN, N_OUT = 3, 8, 2  # of the bundle
 PRECISIONS = ("fp16", "fp32", "int8")
-NAMES = ("state_00_h", "state_01_h")
 
 Open = Callable[..., Engine]
+
+
+@pytest.fixture(params=CELLS, scope="module")
+def bundle(request: pytest.FixtureRequest, make_bundle: Callable[..., Bundle]) -> Bundle:
+    return make_bundle(request.param)
+
+
+@pytest.fixture
+def starts(bundle: Bundle) -> dict[str, np.ndarray]:
+    """What streams begin with: learned in some of the bundles, zero in the others."""
+    found = bundle.source.initial_states()
+    for info in bundle.manifest.states:
+        assert found[info.name].any() == info.has_initial
+    return found
+
+
+def test_new_streams_begin_where_the_model_does(
+    open_streams: Callable[[int], Engine], starts: dict[str, np.ndarray]
+) -> None:
+    for state in states_of(open_streams(3)):
+        assert_same(state, State(state.model_hash, 0, starts))
+
+
+@pytest.fixture
+def other_bundle(bundle: Bundle, make_bundle: Callable[..., Bundle]) -> Bundle:
+    return make_bundle(bundle.manifest.program.nodes[0].op, seed=7)
 
 
 @pytest.fixture(params=PRECISIONS)
@@ -56,14 +82,16 @@ def engine_4(open_streams: Callable[[int], Engine]) -> Engine:
 
 
 def random_state(engine: Engine, rng: np.random.Generator, n_steps: int = 0) -> State:
-    values = {name: rng.uniform(-1, 1, N_HIDDEN).astype(np.float32) for name in NAMES}
+    names = engine.manifest.state_sizes
+    values = {name: rng.uniform(-1, 1, N_HIDDEN).astype(np.float32) for name in names}
     return State(engine.model_hash, n_steps, values)
 
 
 def assert_same(got: State, expected: State) -> None:
     assert (got.model_hash, got.n_steps) == (expected.model_hash, expected.n_steps)
-    assert list(got.values) == list(expected.values) == list(NAMES)
-    for name in NAMES:
+    assert list(got.values) == list(expected.values)
+    assert got.values
+    for name in got.values:
         np.testing.assert_array_equal(got.values[name], expected.values[name])
 
 
@@ -212,7 +240,7 @@ def test_batch_in_any_order_equals_single_steps(
 
 def assert_close(got: State, expected: State) -> None:
     assert got.n_steps == expected.n_steps
-    for name in NAMES:
+    for name in expected.values:
         np.testing.assert_allclose(got.values[name], expected.values[name], atol=2e-6)
 
 
@@ -291,22 +319,25 @@ def test_wrong_batch_moves_no_stream(
     assert_all_same(engine_4, before)
 
 
-def test_reset_clears_one_stream(engine_4: Engine, samples: np.ndarray) -> None:
+def test_reset_puts_one_stream_back(engine_4: Engine, starts: dict[str, np.ndarray]) -> None:
     before = states_of(engine_4)
     engine_4.reset(2)
     for stream in (0, 1, 3):
         assert_same(engine_4.save_state(stream), before[stream])
     cleared = engine_4.save_state(2)
     assert cleared.n_steps == 0
-    assert not any(value.any() for value in cleared.values.values())
+    assert_same(cleared, State(cleared.model_hash, 0, starts))
 
 
-def test_reset_clears_all_and_begins_anew(engine_4: Engine, samples: np.ndarray) -> None:
+def test_reset_puts_all_back_and_begins_anew(
+    engine_4: Engine, samples: np.ndarray, starts: dict[str, np.ndarray]
+) -> None:
     engine_4.reset()
     first = [engine_4.step(x).tobytes() for x in samples[:5]]
     engine_4.reset()
     assert all(s.n_steps == 0 for s in states_of(engine_4))
-    assert not any(value.any() for s in states_of(engine_4) for value in s.values.values())
+    for state in states_of(engine_4):
+        assert_same(state, State(state.model_hash, 0, starts))
     assert [engine_4.step(x).tobytes() for x in samples[:5]] == first
 
 
@@ -341,17 +372,17 @@ def test_saved_and_loaded_states_share_no_memory(engine: Engine, samples: np.nda
     saved = engine.save_state()
     kept = {name: value.copy() for name, value in saved.values.items()}
     engine.step(samples[0])
-    for name in NAMES:
+    for name in engine.manifest.state_sizes:
         np.testing.assert_array_equal(saved.values[name], kept[name])
     engine.load_state(0, saved)
     for value in saved.values.values():
         value[:] = 0.25
-    for name in NAMES:
+    for name in engine.manifest.state_sizes:
         np.testing.assert_array_equal(engine.save_state().values[name], kept[name])
 
 
 def bad_states(good: State) -> dict[str, State]:
-    first, second = (good.values[name] for name in NAMES)
+    first, second = (good.values[name] for name in ("state_00_h", "state_01_h"))
 
     def having(**changes: np.ndarray) -> State:
         return replace(good, values={**good.values, **changes})
@@ -365,16 +396,19 @@ def bad_states(good: State) -> dict[str, State]:
         "the size in another shape": having(state_01_h=second.reshape(2, -1)),
         "a row": having(state_01_h=second[None]),
         "float64": having(state_01_h=second.astype(np.float64)),
-        "one state missing": replace(good, values={NAMES[0]: first}),
+        "one state missing": replace(good, values={"state_00_h": first}),
         "one state more": having(state_02_h=first),
     }
 
 
-KINDS = list(bad_states(State("", 0, dict.fromkeys(NAMES, np.zeros(N_HIDDEN, np.float32)))))
+ZERO = np.zeros(N_HIDDEN, np.float32)
+KINDS = list(bad_states(State("", 0, {"state_00_h": ZERO, "state_01_h": ZERO})))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_that_cannot_be_is_refused_and_the_stream_kept(engine: Engine, kind: str) -> None:
+    if kind == "beyond the bound" and engine.manifest.states[0].bound is None:
+        pytest.skip("nothing bounds the h of this cell")
     before = engine.save_state()
     bad = bad_states(random_state(engine, np.random.default_rng(2)))[kind]
     with pytest.raises(StateMismatchError, match=r"expected .*; reset the stream instead"):
@@ -394,7 +428,10 @@ def test_state_of_another_bundle_is_refused(
 
 
 def test_state_at_its_bound_is_accepted(engine: Engine) -> None:
-    edge = {name: np.full(N_HIDDEN, -1, np.float32) for name in NAMES}
+    edge = {
+        info.name: np.full(N_HIDDEN, -(info.bound or 1e6), np.float32)
+        for info in engine.manifest.states
+    }
     engine.load_state(0, State(engine.model_hash, 7, edge))
     assert_same(engine.save_state(), State(engine.model_hash, 7, edge))
 

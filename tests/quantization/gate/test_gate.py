@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_gru.engines.base import HostStateEngine
+from edge_gru.engines.base import EngineSource, HostStateEngine
 from edge_gru.errors import GateError
 from quantization import checks, quantize
 from quantization.calibrate import Calibration, check_sequences
@@ -24,7 +24,7 @@ class Noisy(HostStateEngine):
     """What fp32 answers, with noise on every output; its states are those of fp32."""
 
     def __init__(self, inner, std):
-        super().__init__(inner.manifest, inner.n_streams)
+        super().__init__(EngineSource(inner.manifest, {}), inner.n_streams)
         self._inner, self._std, self._rng = inner, std, np.random.default_rng(0)
 
     def _advance(self, x, states):
@@ -249,3 +249,10 @@ def test_same_data_give_the_same_judgement(twins, data):
     labelled = Calibration(data.sequences, tuple(np.zeros((len(s), 2)) for s in data.sequences))
     first, second = (judge(twins, labelled, settings).judgement for _ in range(2))
     assert msgspec.json.encode(first) == msgspec.json.encode(second)
+
+
+def test_outputs_that_hardly_move_are_not_called_chaos(twins):
+    weak = {"deviation": {"sqnr_db_middle": 16.0}, "control": {"sqnr_db_middle": 84.0}}
+    assert verdict_of(twins, "control", **weak) == "pass"
+    weak["control"] = {"sqnr_db_middle": 65.0}
+    assert verdict_of(twins, "control", **weak) == "fail"

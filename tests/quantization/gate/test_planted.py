@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_gru.engines.reference import H_SCALE
+from edge_gru.engines.cells import H_SCALE
 from quantization.gate import GateSettings, judge
 from quantization.metrics import METRICS
 

@@ -40,11 +40,14 @@ def sequences() -> list[np.ndarray]:
 def whole(module, sequence: np.ndarray) -> np.ndarray:
     """The module on a whole sequence, as its trainer would call it."""
     module.eval()
-    gru = next(m for m in module.modules() if isinstance(m, torch.nn.GRU))
-    batch_axis = 0 if gru.batch_first else 1
+    layers = [m for m in module.modules() if isinstance(m, torch.nn.RNNBase)]
+    batch_axis = 1 if layers and not layers[0].batch_first else 0
     inputs = [torch.from_numpy(np.expand_dims(sequence, batch_axis))]
     if isinstance(module, zoo.StateRequired):
         inputs.append(torch.zeros(1, 1, 8))
+    if isinstance(module, zoo.LstmState):
+        zeros = [torch.zeros(2, 1, 8)] * 2
+        inputs += zeros if isinstance(module, zoo.LstmStatesApart) else [zeros]
     with torch.no_grad():
         result = module(*inputs)
     y = (result[0] if isinstance(result, tuple) else result).numpy()

@@ -144,6 +144,88 @@ class LearnedStart(Head):
         return self.gru(x, self.start.expand(-1, x.shape[0], -1).contiguous())[0]
 
 
+class StartFromX(Head):
+    def __init__(self):
+        super().__init__()
+        self.start = nn.Linear(N_IN, 8)
+
+    def forward(self, x):
+        return self.gru(x, self.start(x[:, 0])[None])[0]
+
+
+class Packed(Head):
+    def forward(self, x):
+        lengths = torch.full((x.shape[0],), x.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
+
+
+class Stepwise(nn.Module):
+    """Two layers of cells in a loop over time, as people write them."""
+
+    def __init__(self, cell: type[nn.RNNCellBase]):
+        super().__init__()
+        self.below, self.above, self.head = cell(N_IN, 7), cell(7, 5, bias=False), nn.Linear(5, 2)
+
+    def forward(self, x):
+        lower = upper = None
+        rows = []
+        for t in range(x.shape[1]):
+            lower = self.below(x[:, t], lower)
+            upper = self.above(torch.relu(h_of(lower)), upper)
+            rows.append(self.head(h_of(upper)))
+        return torch.stack(rows, 1)
+
+
+def h_of(state):
+    return state[0] if isinstance(state, tuple) else state
+
+
+class LearnedLstmStart(nn.Module):
+    """A start for each layer, beyond [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(N_IN, 6, 2, batch_first=True)
+        self.h, self.c = (nn.Parameter(2 * torch.randn(2, 1, 6)) for _ in range(2))
+
+    def forward(self, x):
+        start = tuple(s.expand(-1, x.shape[0], -1).contiguous() for s in (self.h, self.c))
+        return self.lstm(x, start)[0]
+
+
+class LstmState(nn.Module):
+    """The state goes in and out as a pair."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(N_IN, 8, 2), nn.Linear(8, 3)
+
+    def forward(self, x, state):
+        y, state = self.lstm(x, state)
+        return self.head(y), state
+
+
+class LstmStatesApart(LstmState):
+    def forward(self, x, h, c):
+        y, (h, c) = self.lstm(x, (h, c))
+        return self.head(y), h, c
+
+
+class AcrossChannels(nn.Module):
+    """Both ways over the channels of one sample, then over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.across = nn.LSTM(1, 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(4 * N_IN, 5, batch_first=True)
+
+    def forward(self, x):
+        b, t, n = x.shape
+        y = self.across(x.reshape(b * t, n, 1))[0]
+        return self.gru(y.reshape(b, t, -1))[0]
+
+
 class Dictionary(Head):
     def forward(self, x):
         return {"y": super().forward(x)}
@@ -167,6 +249,17 @@ STREAMS: dict[str, Callable[[], nn.Module]] = {
     "feature_conv": FeatureConv,
     "two_modules": TwoModules,
     "reordered_features": ReorderedFeatures,
+    "lstm_2_layers": lambda: nn.LSTM(N_IN, 8, 2, batch_first=True),
+    "lstm_projected": lambda: nn.LSTM(N_IN, 8, 2, proj_size=3, bias=False),
+    "rnn_tanh": lambda: nn.RNN(N_IN, 8, 2),
+    "rnn_relu": lambda: nn.RNN(N_IN, 8, nonlinearity="relu", batch_first=True),
+    "gru_cells": lambda: Stepwise(nn.GRUCell),
+    "lstm_cells": lambda: Stepwise(nn.LSTMCell),
+    "rnn_cells": lambda: Stepwise(nn.RNNCell),
+    "learned_start": LearnedStart,
+    "learned_lstm_start": LearnedLstmStart,
+    "lstm_state": LstmState,
+    "lstm_states_apart": LstmStatesApart,
 }
 
 NO_STREAMS: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -176,9 +269,10 @@ NO_STREAMS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "attention": (Attention, r"ReduceSum .* pools over"),
     "flipped": (Flipped, "backwards"),
     "time_conv": (TimeConv, r"Conv .* kernel longer than one step"),
-    "learned_start": (LearnedStart, "starts from a constant that is not zero"),
-    "no_gru": (lambda: nn.Linear(N_IN, 3), "expected a module with nn.GRU"),
-    "lstm": (lambda: nn.LSTM(N_IN, 3), "expected a module with nn.GRU"),
+    "start_from_x": (StartFromX, r"nn.GRU \(call 0\) starts from a state computed from x"),
+    "no_memory": (lambda: nn.Linear(N_IN, 3), "expected x to reach an nn.GRU, nn.LSTM, nn.RNN or"),
+    "across_channels": (AcrossChannels, r"LSTM \(.*\) walks along an axis that is not time"),
+    "packed": (Packed, "reads packed sequences"),
     "dictionary": (Dictionary, "got dict"),
-    "three_inputs": (ThreeInputs, r"got forward\(x, h, mask\)"),
+    "three_inputs": (ThreeInputs, r"forward\(x, h, mask\) does not run"),
 }

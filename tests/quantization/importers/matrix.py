@@ -1,0 +1,181 @@
+"""Every kind of model that the importers take, and how far the step is from it over 1,000 steps.
+
+``python tests/quantization/importers/matrix.py`` prints the table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from rich.console import Console
+from rich.table import Table
+
+from edge_gru.manifest import StateInfo
+from edge_gru.state import State
+from firmware_bridge.sample import Schema
+from quantization import pack
+from quantization.calibrate import Calibration
+from quantization.evaluate import run_stream
+from quantization.importers.onnx import import_onnx
+from quantization.importers.proof import TOLERANCE, prove
+from quantization.importers.source import import_model
+
+N_STEPS = 1000
+ENGINES = ("onnxruntime", "reference")
+HERE = Path(__file__).parent
+
+
+def load(name: str) -> Any:
+    """Load a file beside this one, which is in no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+zoo = load("onnx_zoo")
+try:
+    torch_zoo = load("torch_zoo")
+except ModuleNotFoundError:  # no torch here: the ONNX half
+    torch_zoo = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """``make`` writes the model, ``run`` is the model itself: x (T, n) from states -> (T, n_out).
+
+    ``has_own_start``: it takes no state, and is run from where it starts.
+    """
+
+    make: Callable[[Path], Any]
+    run: Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
+    n_in: int
+    has_own_start: bool = False
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest difference of an engine from the model, and the largest output."""
+
+    difference: float
+    largest: float
+
+    @property
+    def is_equal(self) -> bool:
+        return self.difference <= TOLERANCE * max(1.0, self.largest)
+
+
+def measure(case: Case, folder: Path) -> dict[str, Parity]:
+    """Run the step on every engine and the model on the whole sequence, from a random state."""
+    imported = import_model(case.make(folder), case.n_in)
+    model, rng = imported.model, np.random.default_rng(7)
+    x = rng.normal(size=(N_STEPS, case.n_in)).astype(np.float32)
+    outputs = tuple(f"y{k}" for k in range(model.n_out))
+    description = pack.Description("matrix", Schema.unnamed(case.n_in), "fp32", outputs)
+    made = pack.draft(model, description, Calibration((x,)), {})
+    states = [_random_state(info, rng) for info in model.states]
+    expected = case.run(x, states)
+    found = {}
+    for name in ENGINES:
+        with made.open(name, "fp32") as engine:
+            if not case.has_own_start:
+                values = {info.name: s for info, s in zip(model.states, states, strict=True)}
+                engine.load_state(0, State(engine.model_hash, 0, values))
+            y = np.stack([engine.step(row) for row in x])
+        assert y.shape == expected.shape, (y.shape, expected.shape)
+        difference = float(np.abs(y.astype(np.float64) - expected).max())
+        found[name] = Parity(difference, float(np.abs(expected).max()))
+    return found
+
+
+def prove_file(path: Path) -> None:
+    """Import a file and prove it on a sequence, as ``quantize`` does."""
+    imported = import_onnx(path, zoo.N_IN)
+    model, x = imported.model, np.random.default_rng(3).normal(size=(60, zoo.N_IN)).astype("f4")
+    outputs = tuple(f"y{k}" for k in range(model.n_out))
+    description = pack.Description("file", Schema.unnamed(zoo.N_IN), "fp32", outputs)
+    made = pack.draft(model, description, Calibration((x,)), {})
+    with made.open("onnxruntime", "fp32") as engine:
+        prove(imported.original, partial(run_stream, engine), [x], imported.suspects)
+
+
+def _random_state(info: StateInfo, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-1, 1, info.size).astype(np.float32)
+
+
+def onnx_case(spec: Any) -> Case:
+    def make(folder: Path) -> Path:
+        onnx.save(zoo.build(spec), folder / "model.onnx")
+        return folder / "model.onnx"
+
+    start = zoo.weights_of(spec.kind)
+    own = [start[f"start_{k}"] for k in range(spec.n_states)]
+    if spec.start == "constant":
+        return Case(make, lambda x, _: zoo.run_twin(spec, x, own), zoo.N_IN, has_own_start=True)
+    return Case(make, lambda x, states: zoo.run_twin(spec, x, states), zoo.N_IN)
+
+
+def written_case(kind: str, proto: onnx.ModelProto) -> Case:
+    def make(folder: Path) -> Path:
+        onnx.save(proto, folder / "model.onnx")
+        return folder / "model.onnx"
+
+    return Case(make, lambda x, states: zoo.run_twin(zoo.Spec(kind), x, states), zoo.N_IN)
+
+
+def onnx_cases() -> dict[str, Case]:
+    """Operators, layouts, time axes and starts, in every combination; and graphs by other hands."""
+    cases = {}
+    opsets = itertools.cycle((11, 13, 17, 20))
+    for kind, layout, n_steps, start in itertools.product(
+        zoo.KINDS, (0, 1), (None, 25), ("absent", "constant", "input")
+    ):
+        opset = 17 if layout else next(opsets)
+        spec = zoo.Spec(kind, layout, n_steps, start=start, opset=opset)
+        time = "fixed" if n_steps else "dynamic"
+        cases[f"onnx {kind}, layout {layout}, {time} time, {start} start, opset {opset}"] = (
+            onnx_case(spec)
+        )
+    for kind in zoo.KINDS:
+        cases[f"onnx {kind}, no bias"] = onnx_case(zoo.Spec(kind, has_bias=False))
+        frozen = zoo.Spec(kind, n_steps=25, n_rows=2, reshapes=True)
+        cases[f"onnx {kind}, reshape holds time and batch"] = onnx_case(frozen)
+        cases[f"onnx {kind}, one step"] = written_case(kind, zoo.one_step(kind))
+        cases[f"onnx {kind}, as tf2onnx"] = written_case(kind, zoo.keras(kind))
+    return cases
+
+
+def all_cases() -> dict[str, Case]:
+    return {**onnx_cases(), **(torch_zoo.cases(Case) if torch_zoo else {})}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    table = Table("model", *ENGINES, "equal", title=f"Importers, {N_STEPS} steps, random state")
+    cases = all_cases()
+    n_equal = 0
+    for name, case in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(case, Path(folder))
+        is_equal = all(parity.is_equal for parity in found.values())
+        n_equal += is_equal
+        figures = (f"{parity.difference:.1e}" for parity in found.values())
+        table.add_row(name, *figures, "yes" if is_equal else "NO")
+    Console(width=120).print(table, f"{n_equal} of {len(cases)} equal")
+    sys.exit(n_equal != len(cases))
+
+
+if __name__ == "__main__":
+    main()
