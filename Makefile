@@ -34,7 +34,7 @@ test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 	@echo "tested on Python $(or $(PYTHONS_HERE),none) of $(PYTHONS)"
 
 test-python-%: .venv-%/ready
-	.venv-$*/bin/python -m pytest -q -m "not torch and not slow"
+	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
 
 .venv-%/ready: pyproject.toml
 	python$* -m venv .venv-$*

@@ -29,12 +29,15 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--engines", is_flag=True, help="Also verify and time every engine, here and now.")
+@click.option("--precision", help="Of the engines: fp32, int8 ...; default: each one's choice.")
 @click.option("--graph", is_flag=True, help="Draw the step instead: its operations as a tree.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(bundle: Path, *, engines: bool, graph: bool, as_json: bool) -> None:
+def inspect(
+    bundle: Path, *, engines: bool, precision: str | None, graph: bool, as_json: bool
+) -> None:
     """Show what is in a bundle: channels, outputs, states, precisions, sizes and hashes."""
     loaded = load(bundle)
-    rows = measure(loaded.source) if engines else []
+    rows = measure(loaded.source, precision=precision) if engines else []
     if as_json:
         print_json(_report(bundle, loaded, rows))
         return

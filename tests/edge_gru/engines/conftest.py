@@ -15,7 +15,7 @@ from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.cells import CELLS
 from edge_gru.engines.select import open_engine
 from edge_gru.errors import EngineUnavailableError
-from edge_gru.manifest import Program, StateInfo, StepNode
+from edge_gru.manifest import GateResult, Program, StateInfo, StepNode
 from firmware_bridge.sample import Schema
 from quantization import pack, quantize, step_graph
 from quantization.calibrate import Calibration
@@ -100,7 +100,7 @@ def bundle_of(kind: str, seed: int = 0) -> Bundle:
     with made.open("reference", "fp32") as engine:
         model = with_operand_scales(model, engine, data.sequences)
     made = pack.draft(model, description, data, round_nearest(model.recurrent_weights))
-    return pack.finish(made, pack.golden_vectors(made, data), {}, 3)
+    return pack.finish(made, pack.golden_vectors(made, data), {}, 3, GateResult("pass"))
 
 
 @pytest.fixture(scope="session")
