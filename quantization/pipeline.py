@@ -111,6 +111,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     progress("import", 0, 1)
     imported = import_model(model, data.n_channels)
     step_model = imported.model
+    step_model.check_finite()
     original: Original = imported.original
     if normalisation is not None:
         step_model = step_model.normalised(normalisation)

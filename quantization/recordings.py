@@ -83,7 +83,9 @@ def _read_arrays(path: Path) -> list[npt.NDArray[np.float32]]:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         arrays = [loaded] if path.suffix == ".npy" else [loaded[name] for name in loaded.files]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"expected arrays of numbers in {path}: {error}") from error
+        raise DataError(
+            f"expected arrays of numbers in {path}, got something else; save it with numpy.savez"
+        ) from error
     sequences: list[npt.NDArray[np.float32]] = []
     for array in arrays:
         sequences.extend(array if array.ndim == 3 else [array])

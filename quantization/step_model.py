@@ -48,6 +48,19 @@ class StepModel:
         """Prefix of each recurrent cell -> its recurrent matrix ``w_hh``."""
         return {cell: self.weights[f"{cell}.w_hh"] for cell in self.cells}
 
+    def check_finite(self) -> None:
+        """Refuse weights that are NaN or infinite.
+
+        Raises:
+            ModelError: names one that is.
+        """
+        for name, value in self.weights.items():
+            if not np.isfinite(value).all():
+                raise ModelError(
+                    f"expected finite weights, got NaN or Inf in {name}; is this the right "
+                    "checkpoint, and did the training converge?"
+                )
+
     def normalised(self, normalisation: Normalisation) -> StepModel:
         """Return the model with ``(x - mean) / scale`` in front, so that it takes physical units.
 

@@ -165,3 +165,9 @@ def test_report_says_what_tensorrt_would_make_of_the_graphs(gru_file, write, seq
     onnx.save(model, path)
     found = report(quantize(path, sequences))["tensorrt_lint"]
     assert found[0] == "fp16.onnx: graph: expected opset 20 or older, got 21"
+
+
+def test_weights_that_are_not_finite_are_named(gru_file, write, sequences):
+    gru_file.weights["r"][0, 3, 2] = np.nan
+    with pytest.raises(ModelError, match=r"got NaN or Inf in gru_00.w_hh"):
+        quantize(write(gru_file), sequences)

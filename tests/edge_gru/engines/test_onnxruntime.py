@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.onnxruntime import OnnxRuntimeEngine
 from edge_gru.engines.select import open_engine
 from edge_gru.errors import BundleError, EngineUnavailableError
 from edge_gru.state import State
@@ -223,3 +224,39 @@ def test_more_threads_answer_the_same(bundle: Bundle, samples: np.ndarray) -> No
     ]
     for x in samples:
         np.testing.assert_allclose(engines[0].step(x), engines[1].step(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_row_of_a_batch_answers_as_it_does_alone(bundle: Bundle, precision: str) -> None:
+    """onnxruntime 1.23 gets every 32nd row of an integer product wrong on CPUs with AMX."""
+    n = 100
+    x = np.random.default_rng(0).normal(size=(n, bundle.manifest.n_in)).astype(np.float32)
+    with (
+        bundle.open("onnxruntime", streams=n, precision=precision) as together,
+        bundle.open("onnxruntime", precision=precision) as alone,
+    ):
+        got = together.step_batch(x)
+        for k in range(n):
+            alone.reset()
+            np.testing.assert_allclose(got[k], alone.step(x[k]), atol=1e-5)
+
+
+def test_batches_that_come_out_wrong_are_run_in_smaller_ones(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = OnnxRuntimeEngine._run
+
+    def wrong_in_row_31(engine: OnnxRuntimeEngine, x: np.ndarray, states: np.ndarray):
+        y, new = run(engine, x, states)
+        y[31::32] += 3
+        return y, new
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "_run", wrong_in_row_31)
+    caplog.set_level("INFO")
+    x = np.random.default_rng(0).normal(size=(70, bundle.manifest.n_in)).astype(np.float32)
+    with (
+        bundle.open("onnxruntime", streams=70, precision="int8") as engine,
+        bundle.open("reference", streams=70, precision="int8") as reference,
+    ):
+        np.testing.assert_allclose(engine.step_batch(x), reference.step_batch(x), atol=1e-4)
+    assert "running 16 at a time" in caplog.text
