@@ -13,10 +13,9 @@ from edge_gru.cli.tables import new_console
 from edge_gru.errors import DataError
 from firmware_bridge.sample import Schema
 from quantization.checks import N_JUDGED_STEPS
+from quantization.cli.options import judging_options
 from quantization.cli.progress import show_progress
 from quantization.evaluation import evaluate_bundle
-from quantization.gate import TOLERANCE
-from quantization.metrics import METRICS
 from quantization.recordings import Recordings, read_recordings, read_targets
 from quantization.report import reasons, report_table, write_report
 
@@ -37,27 +36,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="Recording as .csv, .npz or .npy; may be given many times.",
 )
-@click.option(
-    "--targets",
-    "target_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Truth of each recording, in the same order; class indices for accuracy.",
-)
-@click.option("--metric", help=f"Of the task: {', '.join(METRICS)}.")
-@click.option(
-    "--tolerance",
-    type=float,
-    default=TOLERANCE,
-    show_default=True,
-    help="How much worse than fp32 the metric may be, relative.",
-)
-@click.option(
-    "--reset-each",
-    "resets",
-    is_flag=True,
-    help="The product clears its state where a recording begins: judge it so.",
-)
+@judging_options
 @click.option("--precision", help="int8, fp16 ...; default: the bundle's own.")
 @click.option(
     "--steps",

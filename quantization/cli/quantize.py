@@ -12,10 +12,9 @@ from edge_gru.cli.tables import new_console
 from edge_gru.errors import ConfigError, DataError, GateError
 from firmware_bridge.formats.csv_text import parse_header
 from firmware_bridge.sample import Schema
+from quantization.cli.options import judging_options
 from quantization.cli.progress import show_progress
-from quantization.gate import TOLERANCE
 from quantization.importers.source import name_of, open_model
-from quantization.metrics import METRICS
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
 from quantization.recordings import Recordings, read_recordings, read_targets
@@ -53,27 +52,7 @@ Examples:
 @click.option("--name", help="Of the model [the file's].")
 @click.option("--outputs", help="Names of the outputs, separated by commas [y0,y1...].")
 @click.option("--labels", help="Class names, if the outputs are scores of classes.")
-@click.option(
-    "--targets",
-    "target_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Truth of each recording, in the same order; class indices for accuracy.",
-)
-@click.option("--metric", help=f"Of the task: {', '.join(METRICS)}.")
-@click.option(
-    "--tolerance",
-    type=float,
-    default=TOLERANCE,
-    show_default=True,
-    help="How much worse than fp32 the metric may be, relative.",
-)
-@click.option(
-    "--reset-each",
-    "resets",
-    is_flag=True,
-    help="The product clears its state where a recording begins: judge it so.",
-)
+@judging_options
 @click.option("--accept-failure", is_flag=True, help="Pack even what does not pass the gate.")
 @click.option("--report", "folder", type=click.Path(path_type=Path), help="Write a report here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
