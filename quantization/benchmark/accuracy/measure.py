@@ -1,4 +1,4 @@
-"""One network under one recipe: quantized by the one call of users, judged on the test stream."""
+"""One network under one recipe: made as ``quantize`` makes it, judged on the test stream."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import msgspec
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import EngineSource
 from edge_gru.engines.select import open_engine
+from firmware_bridge.sample import Schema
 from quantization.benchmark.accuracy.subjects import Subject
 from quantization.calibrate import Calibration, check_sequences
 from quantization.comparison import run_sequences
 from quantization.gate import Evidence, GateSettings, judge
+from quantization.importers.source import import_model
+from quantization.pack import Description, draft
 from quantization.pipeline import quantize
+from quantization.recipe import find_recipe
+from quantization.split import split
 from quantization.twins import FLOAT, Twins, twins_of
+from quantization.work import Work
 
 ENGINE = "onnxruntime"
 
@@ -64,8 +70,28 @@ class Sizes(NamedTuple):
         return cls(own, fp32)
 
 
-def packed(subject: Subject, recipe: str, **options: Any) -> Bundle:
-    """Quantize on the calibration sequences; a bundle that fails its gate is made all the same."""
+def work_on(subject: Subject) -> Work:
+    """Import a network and split its calibration as ``quantize`` does, for many recipes."""
+    data = check_sequences(subject.calibration, None)
+    model = import_model(subject.model, data.n_channels).model
+    description = Description(
+        name=subject.name,
+        schema=Schema.unnamed(data.n_channels),
+        recipe=find_recipe(FLOAT),
+        outputs=tuple(f"y{k}" for k in range(model.n_out)),
+    )
+    return Work(model, description, data, split(data), GateSettings(resets=subject.resets))
+
+
+def made_by(work: Work, recipe: str) -> EngineSource:
+    """Apply a recipe, as ``quantize`` does."""
+    chosen = find_recipe(recipe)
+    description = replace(work.description, recipe=chosen)
+    return draft(work.model, description, work.data, work.narrow(chosen).quantized).source
+
+
+def packed(subject: Subject, recipe: str, tolerance: float) -> Bundle:
+    """Quantize by the one call; a bundle that fails its gate is made all the same."""
     targets = subject.calibration_targets
     return quantize(
         subject.model,
@@ -74,16 +100,16 @@ def packed(subject: Subject, recipe: str, **options: Any) -> Bundle:
         name=subject.name,
         targets=targets,
         metric=None if targets is None else subject.metric,
+        tolerance=tolerance,
         resets=subject.resets,
         accept_failure=True,
-        **options,
     )
 
 
 def judged(subject: Subject, twins: Twins, n_steps: int) -> Evidence:
     """Run the gate on the test sequences, repeated in seeded random order to ``n_steps``."""
     settings = GateSettings(subject.metric, n_steps=n_steps, resets=subject.resets)
-    return judge(twins, test_data(subject), settings)
+    return judge(replace(twins, others={}), test_data(subject), settings)
 
 
 def test_data(subject: Subject) -> Calibration:
@@ -91,9 +117,9 @@ def test_data(subject: Subject) -> Calibration:
     return check_sequences(subject.test, None, subject.targets)
 
 
-def measured(subject: Subject, recipe: str, n_steps: int) -> Row:
-    """Quantize with a recipe and judge."""
-    source = packed(subject, recipe).source
+def measured(subject: Subject, work: Work, recipe: str, n_steps: int) -> Row:
+    """Apply a recipe and judge."""
+    source = made_by(work, recipe)
     return row_of(subject, recipe, judged(subject, twins_of(source), n_steps), Sizes.of(source))
 
 

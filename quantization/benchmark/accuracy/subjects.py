@@ -36,6 +36,7 @@ _TRAINING_SEED, _CALIBRATION_SEED, _TEST_SEED = 1000, 4321, 9999
 _NO_LABEL = -1
 _PHONE_SPLITS = ("train", "validation", "test")
 _HELD_OUT_EVERY = 5
+_N_AUDIO_PIECES = 4
 
 
 @dataclass(frozen=True)
@@ -206,16 +207,16 @@ def amplifier_network(name: str) -> Subject:
     network.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
     network.eval()
     audio = _read_audio(folder / "guitar_44k1.wav")
-    halves = np.array_split(audio, 2)
-    targets = [_whole(network, half) for half in halves]
+    first, second = np.array_split(audio, 2)
+    pieces = np.array_split(first, _N_AUDIO_PIECES)
     return Subject(
         f"{name} {shape['unit_type']}({shape['hidden_size']})",
         network,
-        halves[:1],
-        halves[1:],
-        targets[1:],
+        pieces,
+        [second],
+        [_whole(network, second)],
         METRICS["esr"],
-        calibration_targets=targets[:1],
+        calibration_targets=[_whole(network, piece) for piece in pieces],
     )
 
 
