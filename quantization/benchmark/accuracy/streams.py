@@ -1,4 +1,4 @@
-"""Two synthetic tasks without an end, a target at every step: nothing here ever resets."""
+"""Synthetic streams: two tasks with a target at every step, and plucked strings as audio."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ _REGIME_STEPS = 20
 _N_REGIMES = 3
 _CAP_STEPS = 125
 _PLANT_SEED = 20
+
+AUDIO_RATE_HZ = 44_100
+_LOWEST_HZ, _N_SEMITONES = 82.4, 36
+_NOTE_SAMPLES = (2205, 11025)
+_LOSS = 0.996
 
 
 def long_memory(n_steps: int, n_streams: int, seed: int) -> tuple[Float32, Float32]:
@@ -76,6 +81,36 @@ def run_to_failure(n_steps: int, n_streams: int, seed: int) -> tuple[Float32, Fl
     strikes = rng.random(spiky.shape) < _SPIKES_A_STEP
     spiky += strikes * rng.normal(0, _SPIKE_SIGMA * _NOISE, spiky.shape)
     return _by_stream(x), _by_stream(np.minimum(left, _CAP_STEPS) / _CAP_STEPS)
+
+
+def plucked_strings(n_steps: int, n_streams: int, seed: int) -> Float32:
+    """Make audio at 44.1 kHz: a string is plucked every 50 to 250 ms, loud or soft.
+
+    A burst of noise runs round a delay line of the length of the pitch and loses its treble there
+    (Karplus and Strong, Computer Music Journal 7(2), 1983).
+
+    Returns:
+        Samples ``(n_streams, n_steps, 1)`` within -1 and 1.
+    """
+    rng = np.random.default_rng(seed)
+    streams = [_plucked(n_steps, rng) for _ in range(n_streams)]
+    return np.clip(np.stack(streams)[:, :, None], -1, 1).astype(np.float32)
+
+
+def _plucked(n_steps: int, rng: np.random.Generator) -> Float64:
+    notes: list[Float64] = []
+    n_made = 0
+    while n_made < n_steps:
+        n_note = int(rng.integers(*_NOTE_SAMPLES))
+        pitch_hz = _LOWEST_HZ * 2 ** (rng.integers(_N_SEMITONES) / 12)
+        string = rng.uniform(-1, 1, round(AUDIO_RATE_HZ / pitch_hz)) * rng.uniform(0.1, 0.8)
+        rounds = []
+        for _ in range(-(-n_note // len(string))):
+            string = _LOSS * (string + np.roll(string, 1)) / 2
+            rounds.append(string)
+        notes.append(np.concatenate(rounds)[:n_note])
+        n_made += n_note
+    return np.concatenate(notes)[:n_steps]
 
 
 def _lives(n_steps: int, rng: np.random.Generator) -> tuple[Float64, Float64]:

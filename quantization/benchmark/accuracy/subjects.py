@@ -21,7 +21,11 @@ from quantization.benchmark.accuracy.network import (
     NetworkSpec,
     TrainingStreams,
 )
-from quantization.benchmark.accuracy.streams import long_memory, run_to_failure
+from quantization.benchmark.accuracy.streams import (
+    long_memory,
+    plucked_strings,
+    run_to_failure,
+)
 from quantization.examples import EXAMPLES
 from quantization.examples.example import Targets, data_folder
 from quantization.examples.ts_file import read_clips
@@ -36,7 +40,7 @@ _TRAINING_SEED, _CALIBRATION_SEED, _TEST_SEED = 1000, 4321, 9999
 _NO_LABEL = -1
 _PHONE_SPLITS = ("train", "validation", "test")
 _HELD_OUT_EVERY = 5
-_N_AUDIO_PIECES = 4
+_N_AUDIO_STREAMS, _N_AUDIO_STEPS = 8, 11_025
 
 
 @dataclass(frozen=True)
@@ -193,11 +197,11 @@ class AmplifierNetwork(nn.Module):  # type: ignore[misc]  # torch is not followe
         return self.lin(self.rec(x)[0]) + x
 
 
-def amplifier_network(name: str) -> Subject:
-    """Third-party weights; the first half of a guitar recording calibrates, the second judges.
+def amplifier_network(name: str) -> tuple[Subject, Subject]:
+    """Third-party weights, calibrated on plucked strings; judged on others, and on a recording.
 
     The network's own fp32 output is the target: the metric is the error-to-signal ratio that
-    quantization makes.
+    quantization makes. The recording is a click that dies away, and then silence.
     """
     folder = data_folder("amp_models")
     described = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -206,18 +210,26 @@ def amplifier_network(name: str) -> Subject:
     weights = described["state_dict"]
     network.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
     network.eval()
-    audio = _read_audio(folder / "guitar_44k1.wav")
-    first, second = np.array_split(audio, 2)
-    pieces = np.array_split(first, _N_AUDIO_PIECES)
-    return Subject(
-        f"{name} {shape['unit_type']}({shape['hidden_size']})",
-        network,
-        pieces,
-        [second],
-        [_whole(network, second)],
-        METRICS["esr"],
-        calibration_targets=[_whole(network, piece) for piece in pieces],
+    calibration, plucked = (
+        list(plucked_strings(_N_AUDIO_STEPS, _N_AUDIO_STREAMS, seed))
+        for seed in (_CALIBRATION_SEED, _TEST_SEED)
     )
+    label = f"{name} {shape['unit_type']}({shape['hidden_size']})"
+    strings, click = (
+        Subject(
+            f"{label}, {what}",
+            network,
+            calibration,
+            test,
+            [_whole(network, x) for x in test],
+            METRICS["esr"],
+            calibration_targets=[_whole(network, x) for x in calibration],
+        )
+        for what, test in (
+            ("strings", plucked), ("click", [_read_audio(folder / "guitar_44k1.wav")])
+        )
+    )  # fmt: skip
+    return strings, click
 
 
 def _read_audio(path: Path) -> Float32:
