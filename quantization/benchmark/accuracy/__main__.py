@@ -90,7 +90,7 @@ def _number(value: float | None, pattern: str) -> str:
 def _where() -> dict[str, str]:
     return {
         "onnxruntime": onnxruntime.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
