@@ -37,14 +37,24 @@ def build(
 ) -> onnx.ModelProto:
     """Write the step graph of one precision and form; ``weights`` hold the int8 tensors too."""
     builder = GraphBuilder(weights)
+    new_states = frozenset(f"{state.name}_out" for state in model.states)
     for node in model.program.nodes:
         if node.op in CELLS:
             _add_cell(builder, node, precision, cpu=cpu, active=active)
         else:
-            inputs = [builder.operand(name) if name else "" for name in node.inputs]
-            builder.add_many(node.op, inputs, list(node.outputs), **node.attributes)
+            _add_operation(builder, node, new_states if active else frozenset())
     builder.add("Identity", [model.program.output], "y")
     return _finish(builder, model, active=active)
+
+
+def _add_operation(b: GraphBuilder, node: StepNode, masked: frozenset[str]) -> None:
+    """Add an operation; new states in ``masked`` are taken over only where ``active``."""
+    inputs = [b.operand(name) if name else "" for name in node.inputs]
+    outputs = [f"{name}_stepped" if name in masked else name for name in node.outputs]
+    b.add_many(node.op, inputs, outputs, **node.attributes)
+    for stepped, name in zip(outputs, node.outputs, strict=True):
+        if name in masked:
+            b.add("Where", ["active", stepped, name.removesuffix("_out")], name)
 
 
 def _finish(builder: GraphBuilder, model: StepModel, *, active: bool) -> onnx.ModelProto:

@@ -95,6 +95,16 @@ class Emitter:
         self.nodes.append(StepNode(op, tuple(inputs), (name,), attributes))
         return name
 
+    def add_state(self, info: StateInfo, start: Array | None) -> None:
+        """Add a state, and the traced rows ``(n_batch, n)`` that it starts from; None: zero."""
+        self.states.append(info)
+        zero = np.zeros((self.trace.n_batch, info.size))
+        self._values[info.name] = zero if start is None else widened(start)
+
+    def is_equal(self, name: str, source: str) -> bool:
+        """Whether a value is what was traced for ``source``."""
+        return _close(self._values[name], widened(self.trace.flat(source)))
+
     def emit_foreign(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add an operation outside the closed set, in the version of the traced graph."""
         self.nodes.append(StepNode(op, tuple(inputs), (output,), attributes))

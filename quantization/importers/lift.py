@@ -18,6 +18,7 @@ from quantization.importers.emitter import Emitter
 from quantization.importers.flatten import RULES, flatten_other
 from quantization.importers.recurrence import OPERATORS, Recurrence, who
 from quantization.importers.trace import Array, Trace
+from quantization.importers.unusual_cell import write_out
 from quantization.step_model import StepModel
 
 
@@ -93,34 +94,54 @@ def _needed(
 
 
 def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
-    kind = CELLS[recurrence.kind]
-    index = sum(node.op in CELLS for node in emitter.nodes)
+    index = len({info.name.rpartition("_")[0] for info in emitter.states})
     cell = f"{recurrence.kind.partition('_')[0].lower()}_{index:02d}"
-    for name, value in recurrence.tensors.items():
-        emitter.constant(f"{cell}.{name}", value.astype(np.float32))
-    states = tuple(f"state_{index:02d}_{state}" for state in kind.states)
-    for name, start, outputs, bound in zip(
-        states, recurrence.starts, recurrence.outputs, kind.bounds.values(), strict=True
-    ):
+    states = _add_states(emitter, recurrence, index)
+    x = emitter.name_of(recurrence.x)
+    if recurrence.unusual is not None:
+        write_out(emitter, cell, recurrence.unusual, recurrence.tensors, (x, states))
+        _check_written_out(emitter, recurrence, states)
+    else:
+        for name, value in recurrence.tensors.items():
+            emitter.constant(f"{cell}.{name}", value.astype(np.float32))
+        _note_scale(emitter, cell, states[0])
+        new = tuple(f"{name}_out" for name in states)
+        emitter.nodes.append(StepNode(recurrence.kind, (x, *states), new, {"cell": cell}))
+    for state, outputs in zip(states, recurrence.outputs, strict=True):
+        for output in outputs:
+            emitter.alias(output, f"{state}_out")
+
+
+def _add_states(emitter: Emitter, recurrence: Recurrence, index: int) -> tuple[str, ...]:
+    """Add the states of a cell, with what they start from; returns their names."""
+    names = []
+    for (letter, bound), start in zip(recurrence.bounds.items(), recurrence.starts, strict=True):
+        name = f"state_{index:02d}_{letter}"
         initial = _initial_state(emitter.trace, recurrence, start)
         reached = 0.0
         if initial is not None:
             emitter.constant(f"{name}.initial", initial)
             reached = float(np.abs(initial).max())
-        emitter.states.append(
-            StateInfo(
-                name=name,
-                size=_size(recurrence, name),
-                bound=None if bound is None else max(bound, reached),
-                has_initial=initial is not None,
-            )
+        info = StateInfo(
+            name=name,
+            size=_size(recurrence, name),
+            bound=None if bound is None else max(bound, reached),
+            has_initial=initial is not None,
         )
-        for output in outputs:
-            emitter.alias(output, f"{name}_out")
-    _note_scale(emitter, cell, states[0])
-    inputs = (emitter.name_of(recurrence.x), *states)
-    new = tuple(f"{name}_out" for name in states)
-    emitter.nodes.append(StepNode(recurrence.kind, inputs, new, {"cell": cell}))
+        emitter.add_state(info, emitter.trace.flat(start) if start else None)
+        names.append(name)
+    return tuple(names)
+
+
+def _check_written_out(
+    emitter: Emitter, recurrence: Recurrence, states: tuple[str, ...]
+) -> None:
+    for state, outputs in zip(states, recurrence.outputs, strict=True):
+        if not all(emitter.is_equal(f"{state}_out", output) for output in outputs):
+            raise ModelError(
+                f"{recurrence.who} does not compute what ONNX defines for its activations; "
+                "write its cell in plain operators"
+            )
 
 
 def _size(recurrence: Recurrence, state: str) -> int:

@@ -24,7 +24,7 @@ from quantization.importers.onnx_rewrite import (
     with_time_first,
 )
 from quantization.importers.onnx_states import Ports, find_ports
-from quantization.importers.recurrence import OPERATORS, find_recurrences, kind_of
+from quantization.importers.recurrence import OPERATORS, find_recurrences, refuse_other_directions
 from quantization.importers.trace import Array, Trace, distinctive_batch, first_line, trace
 from quantization.importers.written_out import find_written_out
 from quantization.step_model import StepModel
@@ -114,7 +114,7 @@ def _trace(proto: onnx.ModelProto, ports: Ports, n_channels: int) -> tuple[Trace
     if first is None:
         for node in proto.graph.node:
             if node.op_type in OPERATORS:
-                kind_of(node)  # what is wrong with a cell says more than what failed after it
+                refuse_other_directions(node)  # what is wrong with a cell says more than what failed after it
         raise reason or ModelError("the model cannot be traced")
     return first
 

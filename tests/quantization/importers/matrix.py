@@ -112,7 +112,8 @@ def prove_file(path: Path) -> None:
 
 
 def _random_state(info: StateInfo, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(-1, 1, info.size).astype(np.float32)
+    reach = min(1.0, info.bound or 1.0)
+    return rng.uniform(-reach, reach, info.size).astype(np.float32)
 
 
 def onnx_case(spec: Any) -> Case:
