@@ -16,11 +16,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from edge_gru.engines.cells import CELLS
+from edge_gru.engines.walk import WALK
 from edge_gru.manifest import StepNode
 from quantization.cells import ONNX_CELLS, CellGraph, write_operator
 from quantization.graph_builder import GraphBuilder
 from quantization.products import CPU_PRODUCTS, PRODUCTS
 from quantization.step_model import Array, StepModel
+from quantization.walk_graph import write_walk
 
 IR_VERSION = 8
 CPU_PRECISIONS = ("fp32", *CPU_PRODUCTS)
@@ -41,6 +43,8 @@ def build(
     for node in model.program.nodes:
         if node.op in CELLS:
             _add_cell(builder, node, precision, cpu=cpu, active=active)
+        elif node.op == WALK:
+            write_walk(builder, node)
         else:
             _add_operation(builder, node, new_states if active else frozenset())
     builder.add("Identity", [model.program.output], "y")

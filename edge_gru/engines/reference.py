@@ -11,7 +11,8 @@ import numpy as np
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
 from edge_gru.engines.cells import CELLS, H_STEPS, Cell, States, operand_scale
-from edge_gru.engines.operators import OPERATORS, Array, Float64
+from edge_gru.engines.operations import OPERATIONS
+from edge_gru.engines.operators import Array, Float64
 from edge_gru.engines.tensors import WEIGHTS
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import StepNode
@@ -66,7 +67,7 @@ class ReferenceEngine(HostStateEngine):
     """Runs the program of a bundle in float64.
 
     Raises:
-        EngineUnavailableError: the program has an operation that is not in ``OPERATORS``, or does
+        EngineUnavailableError: the program has an operation that is not in ``OPERATIONS``, or does
             not fit the weights.
         BundleError: the weights are not there.
     """
@@ -77,7 +78,7 @@ class ReferenceEngine(HostStateEngine):
         super().__init__(source, n_streams)
         self.precision = source.precision(precision)
         self._program = source.manifest.program
-        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATORS) - set(CELLS))
+        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATIONS) - set(CELLS))
         if unknown:
             raise EngineUnavailableError(
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
@@ -114,7 +115,7 @@ class ReferenceEngine(HostStateEngine):
             x, *states = (values[name] for name in node.inputs)
             cell = self._cells[node.attributes["cell"]]
             return step_cell(node.op, x, tuple(states), cell, precision=self.precision)
-        return (OPERATORS[node.op](node.attributes, *operands),)
+        return (OPERATIONS[node.op](node.attributes, *operands),)
 
 
 def cell_tensors(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edge_gru.engines.operators import OPERATORS
+from edge_gru.engines.operations import OPERATIONS
 from edge_gru.engines.reference import widened
 from edge_gru.errors import ModelError
 from edge_gru.manifest import StateInfo, StepNode
@@ -79,7 +79,7 @@ class Emitter:
         expected = widened(self.trace.flat(source))
         operands = [self._operand(name) for name in inputs]
         with np.errstate(all="ignore"):
-            got = OPERATORS[op](attributes, *operands)
+            got = OPERATIONS[op](attributes, *operands)
         if got.shape != expected.shape or not _close(got, expected):
             return False
         name = f"v.{source}"
@@ -91,7 +91,7 @@ class Emitter:
         """Add an operation whose result has no traced tensor; the one after it is checked."""
         with np.errstate(all="ignore"):
             operands = [self._operand(operand) for operand in inputs]
-            self._values[name] = OPERATORS[op](attributes, *operands)
+            self._values[name] = OPERATIONS[op](attributes, *operands)
         self.nodes.append(StepNode(op, tuple(inputs), (name,), attributes))
         return name
 

@@ -16,9 +16,10 @@ from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
 from quantization.importers.flatten import RULES, flatten_other
-from quantization.importers.recurrence import OPERATORS, Recurrence, who
+from quantization.importers.recurrence import OPERATORS, Recurrence
 from quantization.importers.trace import Array, Trace
 from quantization.importers.unusual_cell import write_out
+from quantization.importers.walks import emit_walk
 from quantization.step_model import StepModel
 
 
@@ -39,10 +40,7 @@ def lift(
         if isinstance(item, Recurrence):
             _emit_cell(emitter, item)
         elif item.op_type in OPERATORS:
-            raise ModelError(
-                f"{who(item)} walks along an axis that is not time (the channels of one sample); "
-                "expected recurrent layers over time alone"
-            )
+            emit_walk(emitter, item)
         elif not (item.op_type in RULES and RULES[item.op_type](emitter, item)):
             flatten_other(emitter, item)
     if not emitter.states:

@@ -127,7 +127,7 @@ def _trace_at(
     try:
         return trace(fixed, ports.x.name, feed, n_batch)
     except ModelError:
-        declared = [d if isinstance(d, int) else 1 for d in dims_of(ports.x)]
+        declared = [d if isinstance(d, int) else 0 for d in dims_of(ports.x)]
         if len(declared) == 2:
             declared.insert(1, 1)
         frozen = (declared[batch_axis], declared[1 - batch_axis])

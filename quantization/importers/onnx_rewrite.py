@@ -170,7 +170,7 @@ def with_shapes_for(
 ) -> onnx.ModelProto:
     """Rewrite constant targets of reshapes for one time step and ``n_batch`` rows.
 
-    ``frozen`` has the rows and the steps that the file was exported for. Which number of a target
+    ``frozen`` has the rows and the steps that the file was exported for, 0 for free. Which number of a target
     stands for which is tried; the proof on whole sequences finds a wrong guess.
 
     Raises:
@@ -219,10 +219,20 @@ def _targets(
 ) -> Iterator[list[int]]:
     """Targets with as many elements as there are, those with the most replaced numbers first."""
     n_rows, n_steps = frozen
+    if not n_rows:  # the file leaves the batch free, or says so and holds one row
+        yield from _swapped(shape, target, n_batch, {n_steps: 1})
+        n_rows = 1
+    n_steps = n_steps or 1
+    swaps = {n_rows: n_batch, n_steps: 1, n_rows * n_steps: n_batch}
+    yield from _swapped(shape, target, n_batch, swaps)
+
+
+def _swapped(
+    shape: tuple[int, ...], target: list[int], n_batch: int, swaps: Mapping[int, int]
+) -> Iterator[list[int]]:
     options = []
     for axis, size in enumerate(target):
         size = shape[axis] if size == 0 else size  # noqa: PLW2901 - ONNX: the size it has
-        swaps = {n_rows: n_batch, n_steps: 1, n_rows * n_steps: n_batch}
         options.append([size] if size not in swaps else [swaps[size], n_batch, 1, size])
     for chosen in itertools.product(*options):
         known = math.prod(size for size in chosen if size != -1)
