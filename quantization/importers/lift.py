@@ -6,7 +6,8 @@ node becomes an operation on ``(batch, n)`` arrays, and its result is compared w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -24,11 +25,15 @@ from quantization.step_model import StepModel
 
 
 def lift(
-    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+    trace: Trace,
+    output: str,
+    recurrences: Sequence[Recurrence],
+    states: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[StepModel, tuple[str, ...]]:
     """Turn a trace into a step model.
 
-    Returns the model, and remarks on nodes that do nothing at one step but may over many: the
+    ``states`` maps states handed in that belong to no cell to the tensors that are their next
+    values. Returns the model, and remarks on nodes that do nothing at one step but may over many: the
     suspects, should the proof on whole sequences fail.
 
     Raises:
@@ -36,13 +41,16 @@ def lift(
             node that cannot be a step; names the node and the reason.
     """
     emitter = Emitter(trace)
-    for item in _needed(trace, output, recurrences):
+    loose = _add_loose_states(emitter, states)
+    for item in _needed(trace, {output, *states.values()}, recurrences):
         if isinstance(item, Recurrence):
             _emit_cell(emitter, item)
         elif item.op_type in OPERATORS:
             emit_walk(emitter, item)
         elif not (item.op_type in RULES and RULES[item.op_type](emitter, item)):
             flatten_other(emitter, item)
+    for state, source in loose.items():
+        emitter.hand_on(source, state)
     if not emitter.states:
         raise ModelError(
             "expected a model with recurrent layers (torch nn.GRU, nn.LSTM, nn.RNN and their "
@@ -58,10 +66,26 @@ def lift(
     return model, tuple(emitter.suspects)
 
 
+def _add_loose_states(emitter: Emitter, states: Mapping[str, str]) -> dict[str, str]:
+    """Add states that plain operations make; returns the tensors that are their next values."""
+    found = {}
+    for index, (source, new) in enumerate(states.items()):
+        name = f"state_{index:02d}_h"
+        initial = _initial_state(emitter.trace, f"the state {source!r}", source)
+        if initial is not None:
+            emitter.constant(f"{name}.initial", initial)
+        size = emitter.width(source)
+        info = StateInfo(name=name, size=size, bound=None, has_initial=initial is not None)
+        emitter.add_state(info, emitter.trace.flat(source))
+        emitter.alias(source, name)
+        found[name] = new
+    return found
+
+
 def _needed(
-    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+    trace: Trace, outputs: set[str], recurrences: Sequence[Recurrence]
 ) -> list[onnx.NodeProto | Recurrence]:
-    """Nodes and cells on the way from x to the output, in order.
+    """Nodes and cells on the way from x to the outputs, in order.
 
     What a cell starts from is not on the way. A cell stands where the first of its states is made.
     """
@@ -73,7 +97,7 @@ def _needed(
         places = [maker[name] for names in recurrence.outputs for name in names]
         owner |= dict.fromkeys(places, recurrence)
         first[min(places)] = recurrence
-    wanted, found = {output}, []
+    wanted, found = set(outputs), []
     needed: list[onnx.NodeProto | Recurrence] = []
     for k in range(len(nodes) - 1, -1, -1):
         node, cell = nodes[k], owner.get(k)
@@ -115,7 +139,7 @@ def _add_states(emitter: Emitter, recurrence: Recurrence, index: int) -> tuple[s
     names = []
     for (letter, bound), start in zip(recurrence.bounds.items(), recurrence.starts, strict=True):
         name = f"state_{index:02d}_{letter}"
-        initial = _initial_state(emitter.trace, recurrence, start)
+        initial = _initial_state(emitter.trace, recurrence.who, start)
         reached = 0.0
         if initial is not None:
             emitter.constant(f"{name}.initial", initial)
@@ -156,19 +180,19 @@ def _note_scale(emitter: Emitter, cell: str, state: str) -> None:
         emitter.constant(f"{cell}.h_scale", np.array(bound / H_STEPS, np.float32))
 
 
-def _initial_state(trace: Trace, recurrence: Recurrence, start: str) -> Array | None:
+def _initial_state(trace: Trace, who: str, start: str) -> Array | None:
     """Return the values ``(n,)`` that a state starts from; None: zero, or what the caller hands in.
 
     Raises:
         ModelError: they are computed from x, or differ from row to row of the batch.
     """
+    if start in trace.carried:
+        start = trace.starts.get(start, "")
     if start in trace.varying:
-        raise ModelError(
-            f"{recurrence.who} starts from a state computed from x; a stream has no first sample"
-        )
-    if not start or start in trace.carried or not np.any(trace.values[start]):
+        raise ModelError(f"{who} starts from a state computed from x; a stream has no first sample")
+    if not start or not np.any(trace.values[start]):
         return None
     rows = trace.flat(start)
     if not (rows == rows[0]).all():
-        raise ModelError(f"{recurrence.who} starts from states that differ from row to row")
+        raise ModelError(f"{who} starts from states that differ from row to row")
     return rows[0].astype(np.float32)
