@@ -155,7 +155,8 @@ def _move(emitter: Emitter, node: onnx.NodeProto) -> bool:
     if node.op_type == "ReverseSequence" or _is_reversed(emitter.trace, node):
         emitter.suspect(node, "reads an axis of one step backwards: over time")
     for output, taken in map_indices(node, emitter.trace, source).items():
-        _emit_taken(emitter, source, output, taken)
+        if len(taken):  # an exporter may split off nothing
+            _emit_taken(emitter, source, output, taken)
     return True
 
 
