@@ -48,7 +48,7 @@ def _reshaped(b: GraphBuilder, value: str, name: str, shape: list[int]) -> str:
 def _start(b: GraphBuilder, start: str, name: str, like: tuple[str, int, int]) -> str:
     """Add a state (D, batch, H): of the rows of a value, or of a constant for all of them."""
     parts, n_directions, n_hidden = like
-    if not b.has_weight(start):
+    if start not in b.weights:
         rows = _reshaped(b, start, f"{name}.rows", [-1, n_directions, n_hidden])
         return b.add("Transpose", [rows], name, perm=[1, 0, 2])
     row = b.constant(f"{name}.row", b.weight(start).reshape(n_directions, 1, n_hidden))

@@ -47,7 +47,7 @@ class Activation:
         return float(value.min()), float(value.max())
 
     def reach(self, limit: float | None) -> float | None:
-        """Largest magnitude for arguments in [-limit, limit]; None: there is none, or it is zero."""
+        """Largest magnitude for arguments in [-limit, limit]; None: there is none, or zero."""
         largest = max(abs(end) for end in self.range(limit))
         return largest if 0.0 < largest < _UNBOUNDED else None
 

@@ -181,8 +181,7 @@ def _is_reversed(trace: Trace, node: onnx.NodeProto) -> bool:
 
 _UNARY = (
     *("Abs", "Elu", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "Neg"),
-    *("Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh",
-    "ThresholdedRelu"),
+    *("Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
 )
 _MOVES = (
     *("Expand", "Flatten", "Gather", "Identity", "Reshape", "ReverseSequence", "Slice"),

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from edge_gru.engines.cells import CELLS, H_STEPS
+from edge_gru.engines.cells import CELLS
 from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
@@ -33,8 +33,8 @@ def lift(
     """Turn a trace into a step model.
 
     ``states`` maps states handed in that belong to no cell to the tensors that are their next
-    values. Returns the model, and remarks on nodes that do nothing at one step but may over many: the
-    suspects, should the proof on whole sequences fail.
+    values. Returns the model, and remarks on nodes that do nothing at one step but may over many:
+    the suspects, should the proof on whole sequences fail.
 
     Raises:
         ModelError: without recurrence, starting from a state that depends on the input, or with a
@@ -126,7 +126,6 @@ def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
     else:
         for name, value in recurrence.tensors.items():
             emitter.constant(f"{cell}.{name}", value.astype(np.float32))
-        _note_scale(emitter, cell, states[0])
         new = tuple(f"{name}_out" for name in states)
         emitter.nodes.append(StepNode(recurrence.kind, (x, *states), new, {"cell": cell}))
     for state, outputs in zip(states, recurrence.outputs, strict=True):
@@ -155,9 +154,7 @@ def _add_states(emitter: Emitter, recurrence: Recurrence, index: int) -> tuple[s
     return tuple(names)
 
 
-def _check_written_out(
-    emitter: Emitter, recurrence: Recurrence, states: tuple[str, ...]
-) -> None:
+def _check_written_out(emitter: Emitter, recurrence: Recurrence, states: tuple[str, ...]) -> None:
     for state, outputs in zip(states, recurrence.outputs, strict=True):
         if not all(emitter.is_equal(f"{state}_out", output) for output in outputs):
             raise ModelError(
@@ -171,13 +168,6 @@ def _size(recurrence: Recurrence, state: str) -> int:
     if state.endswith("_h"):
         return int(recurrence.tensors["w_hh"].shape[1])
     return len(recurrence.tensors["b_hh"]) // len(CELLS[recurrence.kind].gates)
-
-
-def _note_scale(emitter: Emitter, cell: str, state: str) -> None:
-    """Widen the grid of h for a start beyond [-1, 1]: from there it can only come nearer."""
-    bound = next(info.bound for info in emitter.states if info.name == state)
-    if bound is not None and bound > 1.0:
-        emitter.constant(f"{cell}.h_scale", np.array(bound / H_STEPS, np.float32))
 
 
 def _initial_state(trace: Trace, who: str, start: str) -> Array | None:

@@ -142,7 +142,9 @@ def _trace(proto: onnx.ModelProto, ports: Ports, n_channels: int) -> tuple[Trace
     if first is None:
         for node in proto.graph.node:
             if node.op_type in OPERATORS:
-                refuse_other_directions(node)  # what is wrong with a cell says more than what failed after it
+                refuse_other_directions(
+                    node
+                )  # what is wrong with a cell says more than what failed after it
         raise reason or ModelError("the model cannot be traced")
     return first
 

@@ -58,9 +58,7 @@ def open_loops(proto: onnx.ModelProto) -> Opened:
         turn.add()
         states |= turn.states
         starts |= turn.starts
-    remarks = (
-        f"Loop ({node.name}) was taken to turn once for each step of time" for node in loops
-    )
+    remarks = (f"Loop ({node.name}) was taken to turn once for each step of time" for node in loops)
     return Opened(opened, states, starts, tuple(remarks))
 
 
@@ -82,7 +80,9 @@ class _Turn:
         number, condition = (value.name for value in self._body.input[:_N_CONTROL])
         self._names[number] = self._constant(number, np.array(0))
         self._names[condition] = self._constant(condition, np.array(1, dtype=bool))
-        carried = list(zip(self._body.input[_N_CONTROL:], self._loop.input[_N_CONTROL:], strict=True))
+        carried = list(
+            zip(self._body.input[_N_CONTROL:], self._loop.input[_N_CONTROL:], strict=True)
+        )
         after = [output.name for output in self._body.output[1:]]
         for (value, before), new in zip(carried, after, strict=False):
             is_state = new != value.name and _is_float(value)

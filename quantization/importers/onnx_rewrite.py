@@ -170,8 +170,8 @@ def with_shapes_for(
 ) -> onnx.ModelProto:
     """Rewrite constant targets of reshapes for one time step and ``n_batch`` rows.
 
-    ``frozen`` has the rows and the steps that the file was exported for, 0 for free. Which number of a target
-    stands for which is tried; the proof on whole sequences finds a wrong guess.
+    ``frozen`` has the rows and the steps that the file was exported for, 0 for free. Which number
+    of a target stands for which is tried; the proof on whole sequences finds a wrong guess.
 
     Raises:
         ModelError: a part of the model before a reshape does not run at these shapes.

@@ -50,7 +50,9 @@ class Unusual:
 class _Writer:
     """Adds the operations of one cell under its name; what is tagged ``new_h`` is its next h."""
 
-    def __init__(self, emitter: Emitter, cell: str, form: Unusual, tensors: Mapping[str, Array]):
+    def __init__(
+        self, emitter: Emitter, cell: str, form: Unusual, tensors: Mapping[str, Array]
+    ) -> None:
         self._emitter = emitter
         self._cell = cell
         self._form = form

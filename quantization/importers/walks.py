@@ -27,7 +27,7 @@ def emit_walk(emitter: Emitter, node: onnx.NodeProto) -> None:
     read = {name for other in trace.model.graph.node for name in other.input}
     if read & set(filter(None, others)):
         raise ModelError(f"{who(node)} walks along channels, and its last c is read: keep to its h")
-    n_parts, n_rows, _ = trace.values[inputs[0]].shape
+    n_parts = len(trace.values[inputs[0]])
     direction = attributes_of(node).get("direction", "forward")
     n_directions = len(DIRECTIONS[direction])
     name = y or last

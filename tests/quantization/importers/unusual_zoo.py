@@ -1,4 +1,4 @@
-"""ONNX cells with other activations, a clip, peepholes and coupled gates, in their own operators."""
+"""ONNX cells with other activations, a clip, peepholes and coupled gates."""
 
 from __future__ import annotations
 
