@@ -18,8 +18,11 @@ from edge_gru.engines.cells import CELLS, Cell, States
 from edge_gru.engines.operators import Array, Float64
 
 WALK = "Walk"
-DIRECTIONS = {"forward": ("forward",), "reverse": ("reverse",)}
-DIRECTIONS["bidirectional"] = (*DIRECTIONS["forward"], *DIRECTIONS["reverse"])
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "forward": ("forward",),
+    "reverse": ("reverse",),
+    "bidirectional": ("forward", "reverse"),
+}
 
 _TENSORS = ("w_ih", "w_hh", "b_ih", "b_hh")
 

@@ -116,7 +116,7 @@ def _read(name: str, alphas: Iterator[float], betas: Iterator[float], who: str) 
         raise ModelError(f"expected {who} with activations of ONNX ({known}), got {name!r}")
     alpha = 0.0 if kind.alpha is None else next(alphas, kind.alpha)
     beta = 0.0 if kind.beta is None else next(betas, kind.beta)
-    breaks = (0.0,)
+    breaks: tuple[float, ...] = (0.0,)
     if kind.name == "ThresholdedRelu":
         breaks = (alpha, float(np.nextafter(alpha, np.inf)))
     return Activation(kind.name, kind.write(alpha, beta), breaks)

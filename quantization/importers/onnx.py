@@ -23,13 +23,14 @@ from quantization.importers.onnx_rewrite import (
     with_free_starts,
     with_shapes_for,
     with_time_first,
+    without_lengths,
 )
 from quantization.importers.onnx_states import Ports, find_ports
 from quantization.importers.recurrence import (
     OPERATORS,
     Recurrence,
     find_recurrences,
-    refuse_other_directions,
+    refuse_unknown,
 )
 from quantization.importers.trace import (
     Array,
@@ -77,7 +78,9 @@ def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imp
     if ports.lost is not None:
         raise ModelError(f"{source}: {ports.lost}")
     opened = open_loops(proto)
-    known, batch_axis = _trace(with_free_starts(in_newer_opset(opened.proto)), ports, n_channels)
+    known, batch_axis = _trace(
+        with_free_starts(without_lengths(in_newer_opset(opened.proto))), ports, n_channels
+    )
     if ports.y not in known.varying:
         raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
     states = {**opened.states, **(ports.states if ports.is_step else {})}
@@ -142,7 +145,7 @@ def _trace(proto: onnx.ModelProto, ports: Ports, n_channels: int) -> tuple[Trace
     if first is None:
         for node in proto.graph.node:
             if node.op_type in OPERATORS:
-                refuse_other_directions(
+                refuse_unknown(
                     node
                 )  # what is wrong with a cell says more than what failed after it
         raise reason or ModelError("the model cannot be traced")

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from edge_gru.errors import ModelError
 from quantization.importers.recurrence import attributes_of
+from quantization.importers.trace import Array
 
 _AXES_ARE_INPUTS = 13  # the opset from which Unsqueeze has them so
 _N_CONTROL = 2  # inputs of a Loop before the values it carries: trip count, condition
@@ -112,7 +113,7 @@ class _Turn:
         self.starts[entry.name] = before
         return entry.name
 
-    def _constant(self, name: str, value: np.ndarray) -> str:  # type: ignore[type-arg]
+    def _constant(self, name: str, value: Array) -> str:
         tensor = numpy_helper.from_array(value, self._prefix + name)
         self._graph.initializer.append(tensor)
         return tensor.name

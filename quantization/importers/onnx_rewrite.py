@@ -17,7 +17,8 @@ from quantization.importers.recurrence import OPERATORS, attributes_of
 from quantization.importers.trace import Array, reached_from, run_once
 
 _TIME_FIRST = [1, 0, 2]
-_STARTS = (5, 6)  # positions of initial_h and initial_c among the inputs of an operator
+_LENGTHS = 4  # position of sequence_lens among the inputs of an operator
+_STARTS = (5, 6)  # of initial_h and initial_c
 
 
 def feeds_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -77,6 +78,20 @@ def _time_first(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     del node.attribute[:]
     node.attribute.extend(kept)
     return [*before, node, *after]
+
+
+def without_lengths(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop constant sequence lengths that are all the same, often frozen to one batch size.
+
+    That they are those of whole sequences is for the proof to find out.
+    """
+    bare = copy.deepcopy(proto)
+    for node in bare.graph.node:
+        if node.op_type in OPERATORS and len(node.input) > _LENGTHS and node.input[_LENGTHS]:
+            lengths = constant_of(bare.graph, node.input[_LENGTHS])
+            if lengths is not None and (lengths == lengths.reshape(-1)[:1]).all():
+                node.input[_LENGTHS] = ""
+    return bare
 
 
 def with_free_starts(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ from onnx import helper
 from edge_gru.engines.cells import CELLS
 from edge_gru.errors import ModelError
 from quantization.cells import ONNX_CELLS, reordered
-from quantization.importers.activations import read_activations
+from quantization.importers.activations import Activation, read_activations
 from quantization.importers.trace import Array, Trace
 from quantization.importers.unusual_cell import Unusual
 
@@ -73,7 +73,7 @@ def find_recurrences(trace: Trace) -> list[Recurrence]:
 
 
 def _read(trace: Trace, node: onnx.NodeProto) -> Recurrence:
-    refuse_other_directions(node)
+    _refuse_other_directions(node)
     inputs = [*node.input, *[""] * 8][:8]
     _check_inputs(trace, node, inputs)
     peepholes = inputs[_PEEPHOLES]
@@ -106,12 +106,17 @@ def tensors_of(kind: str, given: Iterable[Array | None], direction: int) -> dict
     return {name: reordered(value, order, wanted) for name, value in found.items()}
 
 
-def refuse_other_directions(node: onnx.NodeProto) -> None:
-    """Refuse an operator over time that does not walk forward.
+def refuse_unknown(node: onnx.NodeProto) -> None:
+    """Refuse a cell that no model of one step can have.
 
     Raises:
-        ModelError: it is bidirectional or backwards.
+        ModelError: it has activations that ONNX does not know, is bidirectional or backwards.
     """
+    _activations_of(node)
+    _refuse_other_directions(node)
+
+
+def _refuse_other_directions(node: onnx.NodeProto) -> None:
     direction = attributes_of(node).get("direction", "forward")
     if direction != "forward":
         raise ModelError(
@@ -138,17 +143,22 @@ def _form_of(node: onnx.NodeProto, *, has_peepholes: bool) -> tuple[str, Unusual
     if kind is not None and not has_peepholes:
         return kind, None
     attributes = attributes_of(node)
-    default = _DEFAULT_ACTIVATIONS[node.op_type]
-    names = [_text(name) for name in attributes.get("activations", [])] or default.split()
-    alphas, betas = (attributes.get(f"activation_{k}", []) for k in ("alpha", "beta"))
-    wiring = _KINDS[node.op_type, _resets_late(node), default]
+    wiring = _KINDS[node.op_type, _resets_late(node), _DEFAULT_ACTIVATIONS[node.op_type]]
     unusual = Unusual(
         wiring,
-        read_activations(names, alphas, betas, who(node)),
+        _activations_of(node),
         clip=attributes.get("clip") or None,
         is_coupled=bool(attributes.get("input_forget")),
     )
     return wiring, unusual
+
+
+def _activations_of(node: onnx.NodeProto) -> tuple[Activation, ...]:
+    attributes = attributes_of(node)
+    names = [_text(name) for name in attributes.get("activations", [])]
+    alphas, betas = (attributes.get(f"activation_{k}", []) for k in ("alpha", "beta"))
+    default = _DEFAULT_ACTIVATIONS[node.op_type].split()
+    return read_activations(names or default, alphas, betas, who(node))
 
 
 def _resets_late(node: onnx.NodeProto) -> int:

@@ -104,7 +104,7 @@ class _Writer:
         if self._form.clip is not None and is_clipped:
             clip = np.array(self._form.clip, np.float32)
             ends = [self.constant(f"clip_{n}", v) for n, v in (("low", -clip), ("high", clip))]
-            value = self.add("Clip", [value, *ends], f"{tag}.clipped")
+            value = self.add("Clip", [value, *ends], f"{tag}_argument")
         *first, last = self._form.activations[k].ops
         for n, op in enumerate(first):
             value = self._apply(op, value, f"{tag}.{n}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
@@ -47,8 +49,8 @@ def emit_walk(emitter: Emitter, node: onnx.NodeProto) -> None:
     if y:
         _settle(emitter, node, y, every)
     if last:
-        numbers = np.arange(n_parts * n_directions * n_hidden)
-        numbers = numbers.reshape(n_parts, n_directions, n_hidden)
+        shape = (n_parts, n_directions, n_hidden)
+        numbers = np.arange(math.prod(shape)).reshape(shape)
         ends = [-1 if side == "forward" else 0 for side in DIRECTIONS[direction]]
         taken = np.concatenate([numbers[end, d] for d, end in enumerate(ends)])
         indices = emitter.constant(f"{last}.indices", taken)

@@ -78,7 +78,8 @@ class _Interpreter(fx.Interpreter):  # type: ignore[misc]  # torch is not follow
             return self._cell(n, args)
         if _name(n) in ("select", "slice", "unbind") and self._is_time(n, args):
             return self._of_time(_name(n), args)
-        if not _is_earlier((args, kwargs)):
+        is_part = _name(n) == "getitem" and args[0] is not _EARLIER
+        if is_part or not _is_earlier((args, kwargs)):
             return n.target(*args, **kwargs)
         rest = [v for v in args[0] if v is not _EARLIER] if _name(n) in _JOINS else []
         return n.target(rest, *args[1:], **kwargs) if rest else _EARLIER
