@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from edge_gru.errors import StateMismatchError
@@ -104,17 +105,21 @@ def test_recipe_finds_the_recurrent_product_and_the_gate_passes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["onnx lstm, peepholes", "onnx gru, clip"])
-def test_inactive_streams_keep_their_state(name, tmp_path):
+def test_masked_graph_hands_on_the_state_of_an_inactive_stream(name, tmp_path):
     model = import_onnx(CASES[name].make(tmp_path), 3).model
-    x = np.random.default_rng(2).normal(size=(60, 3)).astype(np.float32)
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(3, 3)).astype(np.float32)
+    feed = {s.name: rng.uniform(-0.5, 0.5, (3, s.size)).astype(np.float32) for s in model.states}
     made = matrix.draft(model, x)
-    with made.open("onnxruntime", "fp32", 3) as many, made.open("onnxruntime", "fp32") as one:
-        many.step_batch(x[:3])
-        before = many.save_state(1).values
-        many.step_batch(x[3:5], np.array([0, 2], np.int32))
-        for key, value in many.save_state(1).values.items():
-            assert np.array_equal(value, before[key])
-        one.step(x[0])
-        one.step(x[3])
-        for key, value in many.save_state(0).values.items():
-            assert np.abs(value - one.save_state(0).values[key]).max() <= 1e-6
+    plain, masked = (
+        onnxruntime.InferenceSession(made.parts[part], providers=["CPUExecutionProvider"])
+        for part in ("fp32.onnx", "fp32_active.onnx")
+    )
+    names = [f"{state}_out" for state in feed]
+    stepped = plain.run(names, {"x": x, **feed})
+    active = np.array([[True], [False], [True]])
+    for state, new, all_new in zip(
+        feed, masked.run(names, {"x": x, "active": active, **feed}), stepped, strict=True
+    ):
+        assert np.array_equal(new, np.where(active, all_new, feed[state]))
+        assert not np.array_equal(new, all_new)
