@@ -7,6 +7,7 @@ from quantization.benchmark.accuracy.streams import (
     AVERAGE_STEPS,
     N_SENSORS,
     long_memory,
+    plucked_strings,
     run_to_failure,
 )
 
@@ -67,3 +68,15 @@ def test_four_sensors_spike_and_tell_nothing_of_wear():
     assert (related[10:] < 0.1).all()
     assert (peaks[10:] > 15).all()
     assert (peaks[:10] < 12).all()
+
+
+def test_strings_sound_at_a_pitch_and_die_away():
+    x = plucked_strings(8000, 3, 5)
+    assert (x.shape, x.dtype) == ((3, 8000, 1), np.float32)
+    np.testing.assert_array_equal(x, plucked_strings(8000, 3, 5))
+    assert not np.array_equal(x, plucked_strings(8000, 3, 6))
+    assert np.abs(x).max() <= 1
+    note = x[0, :2000, 0]
+    spectrum = np.abs(np.fft.rfft(note * np.hanning(len(note)))) ** 2
+    assert np.sort(spectrum)[-40:].sum() > 0.8 * spectrum.sum()
+    assert note[:500].std() > note[1500:].std() > 0
