@@ -12,6 +12,7 @@ import torch
 from quantization.benchmark.accuracy import measure, peers
 from quantization.benchmark.accuracy.network import NetworkSpec, RecurrentNetwork
 from quantization.benchmark.accuracy.subjects import Subject
+from quantization.calibrate import check_sequences
 from quantization.metrics import METRICS
 from quantization.twins import twins_of
 
@@ -54,6 +55,14 @@ def test_the_calibration_alone_is_seen(tiny, rec):
     other = replace(tiny, test=tiny.calibration, targets=None, metric=None)
     again = measure.made_by(measure.work_on(other), "rec")
     assert again.parts["weights.safetensors"] == rec.parts["weights.safetensors"]
+
+
+def test_the_test_sequences_alone_judge(tiny, rec):
+    found = measure.judged(tiny, twins_of(rec), N_STEPS).judgement
+    assert found.stream.data_sha256 == check_sequences(tiny.test, None).sha256
+    assert found.stream.resets is False
+    cleared = measure.judged(replace(tiny, resets=True), twins_of(rec), N_STEPS).judgement
+    assert cleared.stream.resets is True
 
 
 @pytest.mark.parametrize("engine", ["reference", "onnxruntime"])

@@ -90,6 +90,20 @@ def test_windows_carry_the_state(cell):
         torch.testing.assert_close(torch.cat([first, second], 1), network(x))
 
 
+def test_training_carries_the_state_and_no_gradient_over_windows(monkeypatch):
+    starts, advance = [], RecurrentNetwork.advance
+
+    def looked(self, x, states):
+        starts.append(states)
+        return advance(self, x, states)
+
+    monkeypatch.setattr(RecurrentNetwork, "advance", looked)
+    train(replace(SPEC, n_epochs=1), streams())
+    is_start = [state is None for state in starts]
+    assert is_start == [True, False, False] * 2  # two batches of three windows
+    assert not any(state.requires_grad for state in starts if state is not None)
+
+
 @pytest.mark.parametrize("cell", ["GRU", "LSTM"])
 def test_a_slow_start_spreads_the_time_constants(cell):
     spec = NetworkSpec(cell, 64, slow_start=True, n_epochs=0)
