@@ -50,6 +50,12 @@ def test_a_steady_model_is_held_to_the_tight_tolerance():
         prove(model, model.streamed(1e-4), [X], ())
 
 
+def test_noise_may_grow_as_far_as_the_model_lets_it():
+    model = Steep(np.linspace(1, 1e5, len(X)))
+    found = prove(model, model.streamed(ONE_BIT), [X], ())
+    assert found.largest_difference > 1e-3
+
+
 def test_a_model_of_noise_alone_is_refused():
     model = Steep(1e5)
     with pytest.raises(ModelError, match="is no stream"):
