@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint examples importers test-pythons clean
+.PHONY: demo test lint examples accuracy importers test-pythons clean
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -21,6 +21,10 @@ lint: .venv/ready
 # Streams the test recordings in EDGE_GRU_DATA through a pty and prints what INT8 costs.
 examples: .venv/ready
 	.venv/bin/python -m quantization.examples
+
+# What every recipe costs, beside other tools: trains its networks once, then prints the tables.
+accuracy: .venv/ready
+	.venv/bin/python -m quantization.benchmark.accuracy
 
 # Every kind of model that the importers take, against itself over 1,000 steps from a random state.
 importers: .venv/ready
