@@ -205,6 +205,8 @@ class FramedFirmware:
             ring_high_water=0,
             reset_cause=_RESET_BY_SOFTWARE,
             flags=FLAG_STREAMING if self.is_streaming else 0,
+            n_rx_good=0,
+            n_predictions=0,
         )
         return self._encode(status, t_us)
 
