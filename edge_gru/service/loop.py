@@ -13,7 +13,8 @@ import msgspec
 from edge_gru.bundle import load
 from edge_gru.engines.select import open_proven
 from edge_gru.manifest import Manifest
-from edge_gru.service.config import RunConfig
+from edge_gru.service.board_sink import BoardSink, WayBack
+from edge_gru.service.config import BOARD, RunConfig
 from edge_gru.service.events import Event
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 _SILENCE_S = 1.0  # the loop shows that it is alive at least this often
 
 
-class ItemSource(Protocol):
+class ItemSource(WayBack, Protocol):
     """What the loop needs of a link."""
 
     @property
@@ -117,6 +118,9 @@ class Service:
             pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
             with self._link_factory(config, bundle.manifest) as link:
                 self._link = link
+                if BOARD in config.outputs:
+                    alerts = [alert.name for alert in bundle.manifest.alerts]
+                    self._sinks = (*self._sinks, BoardSink(link, alerts))
                 if self._is_stopping:  # stopped while there was no link yet
                     link.stop()
                 self._notifier.ready()

@@ -231,6 +231,12 @@ START_ARGUMENTS = struct.Struct("<IB")  # period_us, samples per frame
 START_RESULT = struct.Struct("<I")  # period_us in force
 
 
+def max_outputs(n_max_body_bytes: int) -> int:
+    """Return how many outputs a PREDICTION can carry to a board that takes bodies so long."""
+    n_fixed_bytes = HEADER.size + _LAYOUTS[Kind.PREDICTION].fixed.size + 2
+    return min(255, max(0, n_max_body_bytes - n_fixed_bytes) // 4)
+
+
 class Received(NamedTuple):
     """A message and the header it came with."""
 
