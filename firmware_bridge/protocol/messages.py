@@ -231,10 +231,14 @@ START_ARGUMENTS = struct.Struct("<IB")  # period_us, samples per frame
 START_RESULT = struct.Struct("<I")  # period_us in force
 
 
+def n_prediction_body_bytes(n_outputs: int) -> int:
+    """Return the length of the body that carries a PREDICTION of ``n_outputs``."""
+    return HEADER.size + _LAYOUTS[Kind.PREDICTION].fixed.size + 4 * n_outputs + 2
+
+
 def max_outputs(n_max_body_bytes: int) -> int:
     """Return how many outputs a PREDICTION can carry to a board that takes bodies so long."""
-    n_fixed_bytes = HEADER.size + _LAYOUTS[Kind.PREDICTION].fixed.size + 2
-    return min(255, max(0, n_max_body_bytes - n_fixed_bytes) // 4)
+    return min(255, max(0, n_max_body_bytes - n_prediction_body_bytes(0)) // 4)
 
 
 class Received(NamedTuple):

@@ -1,9 +1,14 @@
 #include "edge_link.h"
 
-enum { HEADER_BYTES = 8, CRC16_BYTES = 2, CRC32_BYTES = 4, STATUS_US = 1000000, SILENCE_US = 3000000 };
-enum { MAX_SCHEMA_PART_BYTES = 200, FRAME_OVERHEAD_BYTES = 24, MAX_PERIOD_US = 600000000 };
-enum { CRC16_START = 0xFFFF, CRC16_RESIDUE = 0x1D0F }; /* not 0: then a zero byte too many goes unseen */
-#define CRC32_RESIDUE 0x2144DF1Cu
+enum { HEADER_BYTES = 8, CRC16_BYTES = 2, CRC32_BYTES = 4, MAX_SCHEMA_PART_BYTES = 200, FRAME_OVERHEAD_BYTES = 24 };
+
+/* No enum: an int may have 16 bits. */
+#define STATUS_US 1000000ul
+#define SILENCE_US 3000000ul
+#define MAX_PERIOD_US 600000000ul
+#define CRC16_START 0xFFFFu
+#define CRC16_RESIDUE 0x1D0Fu /* not 0: then a zero byte too many goes unseen */
+#define CRC32_RESIDUE 0x2144DF1Cul
 
 /* Bytes. */
 
@@ -20,7 +25,7 @@ static void clear(void *memory, size_t n_bytes) {
     }
 }
 
-static uint16_t get_u16(const uint8_t *from) { return (uint16_t)(from[0] | from[1] << 8); }
+static uint16_t get_u16(const uint8_t *from) { return (uint16_t)(from[0] | (uint16_t)from[1] << 8); }
 
 static uint32_t get_u32(const uint8_t *from) { return get_u16(from) | (uint32_t)get_u16(from + 2) << 16; }
 
@@ -399,7 +404,7 @@ static void pong(edge_link *link, const uint8_t *payload, uint16_t n_bytes, uint
 }
 
 static void take_prediction(edge_link *link, const uint8_t *payload, uint16_t n_bytes, uint8_t epoch) {
-    if (n_bytes < 4 || n_bytes != 4 + 4 * payload[3] || !link->is_streaming || epoch != link->epoch) {
+    if (n_bytes < 4 || n_bytes != 4u + 4u * payload[3] || !link->is_streaming || epoch != link->epoch) {
         return;
     }
     edge_link_prediction prediction = {get_u16(payload), payload[2], payload[3], payload + 4};
@@ -426,7 +431,7 @@ float edge_link_value(const edge_link_prediction *prediction, uint8_t index) {
     union {
         uint32_t bits;
         float value;
-    } output = {get_u32(prediction->values + 4 * index)};
+    } output = {get_u32(prediction->values + 4u * index)};
     return output.value;
 }
 
