@@ -25,6 +25,8 @@ from firmware_bridge.protocol import messages as m
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import QemuBoard
 
+pytestmark = pytest.mark.slow  # all together
+
 HERE = Path(__file__).parent
 STEADY_S = float(os.environ.get("EDGE_GRU_QEMU_S", "10"))
 LEDS = 0x40028000
@@ -92,7 +94,6 @@ def final_status(got):
     return link.board_status
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(STEADY_S + 120)
 def test_a_steady_stream_loses_nothing_and_both_ends_count_alike(got):
     link = got.link
