@@ -8,7 +8,7 @@ import pytest
 
 from firmware_bridge import EpochChanged, LinkDown, LinkUp, ProtocolError, Schema, SchemaError
 from firmware_bridge.formats.requests import PendingRequest
-from firmware_bridge.framing import FrameDecoder, encode_frame
+from firmware_bridge.framing import HEADER, FrameDecoder, encode_frame
 from firmware_bridge.protocol import messages as m
 
 SCHEMA = b'{"channels":[{"name":"a"},{"name":"b"}]}'
@@ -279,6 +279,73 @@ def test_a_batch_is_cut_to_what_the_ring_holds(make_board):
     assert n_samples == (128 - 24) // 8
 
 
+def header(body):
+    """Return kind, epoch, seq and t_us of a body."""
+    kind, epoch, seq, t_us = HEADER.unpack_from(body)
+    return kind & 31, epoch, seq, t_us
+
+
+@pytest.mark.parametrize(("n_sample_bytes", "kind"), [(64, m.Kind.DATA), (65, m.Kind.BATCH)])
+def test_a_sample_above_64_bytes_has_the_longer_check(make_board, n_sample_bytes, kind):
+    board = make_board(SCHEMA, n_sample_bytes)
+    board.boot(1, 0)
+    board.sent()
+    start(board)
+    board.sample(3, bytes(n_sample_bytes))
+    assert header(messages(board.sent())[0]) == (kind, board.epoch(), 0, 3)
+
+
+def test_samples_in_one_frame_have_the_number_and_time_of_the_first(board):
+    start(board, n_per_frame=3)
+    for i in range(6):
+        board.sample(100 + i, struct.pack("<2f", i, -i))
+    first, second = messages(board.sent())
+    assert header(first) == (m.Kind.BATCH, board.epoch(), 0, 100)
+    assert header(second) == (m.Kind.BATCH, board.epoch(), 3, 103)
+    assert struct.unpack_from("<6f", second, 8) == (3, -3, 4, -4, 5, -5)
+
+
+def test_a_frame_that_is_dropped_counts_with_all_its_samples(make_board):
+    board = make_board(SCHEMA, 8, n_tx_bytes=128)
+    board.boot(1, 0)
+    board.sent()
+    start(board, n_per_frame=5)
+    for i in range(20):
+        board.sample(i, bytes(8))
+    assert len(messages(board.sent())) == 2
+    assert (board.n_samples(), board.n_dropped()) == (20, 10)
+
+
+def test_a_new_start_begins_from_nothing(board):
+    start(board, n_per_frame=3)
+    for i in range(4):
+        board.sample(i, b"\x11" * 8)
+    board.sent()
+    start(board, n_per_frame=3, request_id=2)
+    assert board.n_samples() == 0
+    for i in range(3):
+        board.sample(i, b"\x22" * 8)
+    (body,) = messages(board.sent())
+    assert header(body) == (m.Kind.BATCH, board.epoch(), 0, 0)
+    assert body[8:-4] == b"\x22" * 24
+
+
+def test_samples_around_missed_ones_do_not_share_a_frame(board):
+    board.set_limits(0, 500)
+    start(board, 1000, n_per_frame=4)
+    t_us = ctypes.c_uint32()
+    for now_us in (5000, 6000, 9100):
+        board.set_time(now_us)
+        assert board.sample_due(ctypes.byref(t_us))
+        board.sample(t_us.value, bytes(8))
+    (before,) = messages(board.sent())
+    assert header(before) == (m.Kind.BATCH, board.epoch(), 0, 5000)
+    assert len(before) == 8 + 16 + 4
+    (after, _) = tell(board, m.Request(2, m.Command.STOP, b""))
+    assert header(after) == (m.Kind.DATA, board.epoch(), 4, 9000)
+    assert (board.n_samples(), board.n_missed()) == (5, 2)
+
+
 def test_bytes_without_room_are_counted_as_overrun(board):
     board.receive(b"\x01" * 5000, 5000)
     assert board.n_rx_overrun() == 5000 - 4096
@@ -351,6 +418,8 @@ def test_a_prediction_of_another_stream_is_ignored(board):
     tell(board, message, epoch=board.epoch())
     assert board.n_predictions() == 1
     assert board.alarm_is_lit()
+    tell(board, m.Alarm(0))
+    assert not board.alarm_is_lit()
 
 
 def test_a_line_for_people_is_sent(board):
