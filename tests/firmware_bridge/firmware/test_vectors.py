@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import firmware_bridge.firmware
-from firmware_bridge.framing import DATA, HEADER, FrameDecoder, encode_frame, payload_of
+from firmware_bridge.framing import (
+    DATA,
+    HEADER,
+    FrameDecoder,
+    cobs_encode,
+    encode_frame,
+    payload_of,
+)
 from firmware_bridge.protocol import messages as m
 from firmware_bridge.protocol.samples import MAX_DATA_PAYLOAD_BYTES
 
@@ -96,6 +103,20 @@ def test_c_refuses_every_single_bit_error(board):
         wire = bytearray(frame)
         wire[bit // 8] ^= 1 << bit % 8
         assert board.decoded(bytes(wire) + b"\0") in ([], good), bit
+
+
+def test_c_refuses_another_version_with_a_good_check(board):
+    wire = encode_frame(2 << 5 ^ 1 << 5 ^ 4, b"abc")
+    assert board.decoded(wire) == python_decoder().feed(wire) == []
+    assert board.n_rx_bad() == 1
+
+
+def test_c_refuses_what_is_too_long_although_it_begins_well(board):
+    (body,) = python_decoder().feed(encode_frame(9, b"x" * 1014))
+    assert len(body) == 1024
+    wire = b"\0" + cobs_encode(body + b"more") + b"\0"
+    assert board.decoded(wire) == python_decoder().feed(wire) == []
+    assert board.n_rx_bad() == 1
 
 
 frames = st.builds(
