@@ -346,6 +346,26 @@ def test_samples_around_missed_ones_do_not_share_a_frame(board):
     assert (board.n_samples(), board.n_missed()) == (5, 2)
 
 
+def test_no_frame_has_more_samples_than_a_byte_can_count(make_board):
+    board = make_board(SCHEMA, 1)
+    board.boot(1, 0)
+    board.sent()
+    start(board, n_per_frame=255)
+    assert all(board.sample(i, b"\1") for i in range(255))
+    assert len(messages(board.sent())[0]) == 8 + 255 + 4
+
+
+def test_status_tells_how_full_the_ring_was(board):
+    start(board)
+    board.sample(1, bytes(8))
+    board.sample(2, bytes(8))
+    n_waiting = len(board.sent())
+    board.set_time(1_005_000)
+    board.poll()
+    (answer,) = messages(board.sent())
+    assert answer.message.ring_high_water == n_waiting
+
+
 def test_bytes_without_room_are_counted_as_overrun(board):
     board.receive(b"\x01" * 5000, 5000)
     assert board.n_rx_overrun() == 5000 - 4096
