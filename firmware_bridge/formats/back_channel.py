@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from firmware_bridge.formats.requests import PendingRequest, Requester
 from firmware_bridge.formats.session import LinkStatistics
@@ -158,3 +159,10 @@ class BackChannel:
     def take_ack(self, ack: Ack) -> PendingRequest | None:
         """Return the request that was granted, for the session to act upon and finish."""
         return self._requester.take(ack)
+
+
+@runtime_checkable
+class HasBackChannel(Protocol):
+    """A session of a format that boards can be told something in."""
+
+    back_channel: BackChannel

@@ -91,6 +91,7 @@ class FramedSession:
 
     def farewell(self) -> bytes:
         """Return a STOP; nobody waits for its answer."""
+        self.back_channel.close("the link was stopped")
         return encode_message(Request(LAST_WORDS_ID, Command.STOP, b"")) if self._is_up else b""
 
     @property

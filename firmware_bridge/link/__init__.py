@@ -13,7 +13,7 @@ import numpy.typing as npt
 from firmware_bridge.clock import DeviceClock
 from firmware_bridge.errors import FormatError, PortNotFoundError
 from firmware_bridge.formats import new_session
-from firmware_bridge.formats.back_channel import BackChannel
+from firmware_bridge.formats.back_channel import BackChannel, HasBackChannel
 from firmware_bridge.formats.requests import PendingRequest
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.link.item_queue import ItemQueue
@@ -76,8 +76,9 @@ class Link:
         session = new_session(format, SessionSettings(schema, rate_hz), self._counts, DeviceClock())
         self._format = format
         self._reader = Reader(self._port, session, self._queue, self._counts, clock)
-        self._back_channel: BackChannel | None = getattr(session, "back_channel", None)
-        if self._back_channel is not None:
+        self._back_channel: BackChannel | None = None
+        if isinstance(session, HasBackChannel):
+            self._back_channel = session.back_channel
             self._back_channel.wake = self._reader.wake
         self._epoch = 0  # of what the consumer has received, not of what was read
 

@@ -45,6 +45,7 @@ class Reader:
         self._counts = counts
         self._clock = clock
         self._told_fd, self._tell_fd = -1, -1
+        self._wake_lock = threading.Lock()  # not for stop: a signal handler must not wait
         self._is_stopping = False
         self._thread: threading.Thread | None = None
 
@@ -64,7 +65,8 @@ class Reader:
 
     def wake(self) -> None:
         """Let the session run its timers now, as there is something to send."""
-        self._tell(_WAKE)
+        with self._wake_lock:
+            self._tell(_WAKE)
 
     def _tell(self, what: bytes) -> None:
         fd = self._tell_fd
@@ -78,9 +80,10 @@ class Reader:
             return
         self._thread.join()
         self._thread = None
-        tell_fd, self._tell_fd = self._tell_fd, -1
+        with self._wake_lock:
+            tell_fd, self._tell_fd = self._tell_fd, -1
+            os.close(tell_fd)
         os.close(self._told_fd)
-        os.close(tell_fd)
 
     def _run(self, *, is_open: bool) -> None:
         error: BridgeError | None = BridgeError("the reader failed; its traceback is in the log")

@@ -154,6 +154,8 @@ class FramedFirmware:
     def _heed(self, message: Message, epoch: int) -> None:
         """Take what the model says."""
         if isinstance(message, Alarm):
+            if message.alarms != self.alarms:
+                _log.info("the board's alarms are now %#x", message.alarms)
             self.alarms = message.alarms
         elif isinstance(message, Prediction) and self.is_streaming and epoch == self._epoch:
             self.prediction = message

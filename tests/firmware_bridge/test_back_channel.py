@@ -327,6 +327,18 @@ def test_a_link_stops_and_starts_its_board(board, open_link):
     got.until_samples(10)
 
 
+def test_a_stopped_link_takes_nothing_for_the_board_any_more(board, open_link):
+    got = open_link(board.port).until_samples(10)
+    got.link.stop()
+    got.until(lambda c: c.link.finished)
+    assert not got.link.send_prediction(0, [1.0])
+    assert got.link.statistics.unsent_predictions == 1
+    with pytest.raises(ProtocolError, match="did not answer"):
+        got.link.control(m.Command.IDENTIFY, timeout_s=0.01)
+    got.link.close()
+    got.link.set_alarms(1)
+
+
 @pytest.mark.parametrize(
     "act",
     [

@@ -102,7 +102,7 @@ def test_a_steady_stream_loses_nothing_and_both_ends_count_alike(got):
     deadline_s = time.monotonic() + STEADY_S
     while time.monotonic() < deadline_s:
         item = link.receive(1.0)
-        assert isinstance(item, SampleBlock), item
+        assert isinstance(item, SampleBlock), (item, link.statistics, link.board_status)
         check_values([item])
         n_samples += len(item)
         if n_samples // 50 > n_predictions:
@@ -161,8 +161,9 @@ def test_a_prediction_with_an_alarm_lights_it_too(board, got):
 
 
 def test_requests_reach_the_program_and_are_answered(board, got):
-    got.link.control(m.Command.IDENTIFY, b"\5")
+    got.link.control(m.Command.IDENTIFY, b"\1")
     until_leds(board, LED_IDENTIFY, mask=LED_IDENTIFY)
+    until_leds(board, 0, mask=LED_IDENTIFY)
     with pytest.raises(ProtocolError, match="refused SET: not supported"):
         got.link.control(m.Command.SET, b"\1\2")
     with pytest.raises(ProtocolError, match="unknown command"):

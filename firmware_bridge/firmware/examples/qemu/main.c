@@ -38,8 +38,10 @@ static struct {
 } kept __attribute__((section(".kept")));
 
 static edge_link board;
-static uint8_t tx[4096], rx[256], batch[1000];
+static uint8_t tx[32768]; /* a second at 1 kHz: QEMU passes its bytes on one by one, and may have to wait */
+static uint8_t rx[256], batch[1000];
 static uint32_t crash_at = UINT32_MAX;
+static uint64_t identify_until_us;
 static uint64_t n_ticks;
 static uint32_t last_count;
 
@@ -77,7 +79,7 @@ static edge_link_ack_status on_command(void *context, edge_link_request *request
     case EDGE_LINK_RESET:
         return EDGE_LINK_OK;
     case EDGE_LINK_IDENTIFY:
-        LEDS |= LED_IDENTIFY;
+        identify_until_us = now_64_us() + 1000000u * (request->n_arguments_bytes ? request->arguments[0] : 5u);
         return EDGE_LINK_OK;
     case COMMAND_CRASH_AT:
         if (request->n_arguments_bytes != 4) {
@@ -92,12 +94,9 @@ static edge_link_ack_status on_command(void *context, edge_link_request *request
 }
 
 /* Everything the model says of alerts ends in one light; what a real board does is its own business. */
-static void show_alarm(void) {
-    if (edge_link_alarm_is_lit(&board) && edge_link_host_is_alive(&board)) {
-        LEDS |= LED_ALARM;
-    } else {
-        LEDS &= ~(uint32_t)LED_ALARM;
-    }
+static void show_lights(void) {
+    bool has_alarm = edge_link_alarm_is_lit(&board) && edge_link_host_is_alive(&board);
+    LEDS = (has_alarm ? (uint32_t)LED_ALARM : 0) | (now_64_us() < identify_until_us ? (uint32_t)LED_IDENTIFY : 0);
 }
 
 /* Stands for reading a sensor: each channel a triangle, of another frequency, from the sample's number. */
@@ -165,7 +164,7 @@ int main(void) {
             edge_link_sample(&board, t_us, values);
             transmit();
         }
-        show_alarm();
+        show_lights();
         transmit();
         if (edge_link_reset_is_wanted(&board)) {
             RESET_CONTROL = RESET_NOW;
