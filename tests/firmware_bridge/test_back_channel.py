@@ -33,7 +33,7 @@ def streaming(make_bench, **settings):
 
 
 def streaming_at_any_rate(make_bench):
-    board = BoardSchema((BoardChannel("a"),), "<f4", RateRange(1.0, 1000.0))
+    board = BoardSchema((BoardChannel("a"),), "<f4", RateRange(1.0, 5000.0))
     bench = make_bench(firmware=FramedFirmware(board), rate_hz=100.0)
     bench.samples = iter(np.zeros((50_000, 1), np.float32))
     bench.run(0.5)
@@ -109,6 +109,30 @@ def test_what_waits_when_the_port_hangs_up_is_counted_and_never_sent(make_bench)
     assert bench.session.back_channel.take(bench.now_s) == b""
 
 
+def test_a_prediction_from_before_an_unplug_is_not_sent_after_it(make_bench):
+    bench = streaming(make_bench)
+    frame = prediction(bench.firmware._epoch, 0.0)
+    bench.session.back_channel.put_prediction(frame)
+    bench.items += bench.session.disconnected(bench.now_s, "unplugged")
+    bench.session.connected(bench.now_s, "bench", None)
+    sent = bytearray()
+    bench.to_board = lambda wire: sent.extend(wire) or wire
+    bench.run(0.5)
+    assert len(bench.events(LinkUp)) == 2
+    assert frame not in bytes(sent)
+
+
+def test_the_reading_thread_is_woken_once_for_what_it_takes_at_once(make_bench):
+    bench = streaming(make_bench)
+    wakes = []
+    bench.session.back_channel.wake = lambda: wakes.append(1)
+    for n_wakes in (1, 2, 3):
+        bench.session.back_channel.put_prediction(prediction(bench.firmware._epoch, 0.0))
+        bench.session.back_channel.set_alarms(n_wakes)
+        assert len(wakes) == n_wakes
+        bench.run(0.01)
+
+
 def test_an_alarm_is_said_at_once_and_again_after_a_lost_frame(make_bench):
     bench = streaming(make_bench)
     bench.to_board = lambda _: b""
@@ -169,6 +193,15 @@ def test_a_refused_request_says_what_and_why(make_bench):
         ask(bench, 0x80).wait(0)
 
 
+def test_an_answer_to_another_request_is_not_taken_for_this_one(make_bench):
+    bench = streaming(make_bench)
+    bench.to_board = lambda _: b""
+    pending = ask(bench, m.Command.IDENTIFY, duration_s=0.1)
+    bench.feed(m.encode_message(m.Ack(200, m.Command.IDENTIFY, 0, b"")))
+    with pytest.raises(ProtocolError, match="did not answer"):
+        pending.wait(0)
+
+
 def test_requests_are_asked_one_after_the_other(make_bench):
     bench = streaming(make_bench)
     asked = [PendingRequest(m.Command.IDENTIFY, bytes([i])) for i in range(5)]
@@ -224,14 +257,15 @@ def test_a_restart_of_the_board_fails_the_request_under_way(make_bench):
 
 def test_another_rate_is_a_new_stream_at_that_rate_and_stays(make_bench):
     bench = streaming_at_any_rate(make_bench)
-    ask(bench, m.Command.START, rate_hz=500.0).wait(0)
-    assert bench.firmware.period_us == 2000
+    ask(bench, m.Command.START, rate_hz=5000.0).wait(0)
+    assert bench.firmware.period_us == 200
+    np.testing.assert_allclose(np.diff(bench.times()[-50:]), 0.0002, rtol=0.1)
     assert [type(e) for e in bench.events()] == [LinkUp, LinkDown, LinkUp]
     assert bench.events(LinkDown)[0].reason == "the host started it anew"
-    assert bench.events(LinkUp)[-1].schema.rate_hz == 500.0
+    assert bench.events(LinkUp)[-1].schema.rate_hz == 5000.0
     bench.feed(bench.firmware.boot(bench.t_us))
     bench.run(0.5)
-    assert bench.firmware.period_us == 2000
+    assert bench.firmware.period_us == 200
     assert bench.counts.lost_samples == bench.counts.frames_bad == 0
 
 
@@ -256,6 +290,9 @@ def test_a_stopped_board_is_no_fault_until_it_is_started(make_bench):
     ask(bench, m.Command.START).wait(0)
     assert bench.n_given > n_given
     assert [type(e) for e in bench.events()] == [LinkUp, EpochChanged]
+    bench.samples = iter(())
+    bench.run(4.0)
+    assert "sends no samples" in bench.events(LinkDown)[0].reason
 
 
 def test_a_board_told_to_reset_comes_back_as_a_new_stream(make_bench):
