@@ -8,12 +8,14 @@ import pytest
 from firmware_bridge import (
     EpochChanged,
     FormatError,
+    Link,
     LinkDown,
     LinkUp,
     ProtocolError,
     SchemaError,
 )
 from firmware_bridge.formats.requests import PendingRequest
+from firmware_bridge.link.reader import Reader
 from firmware_bridge.protocol import messages as m
 from firmware_bridge.protocol.board_schema import BoardChannel, BoardSchema, RateRange
 from firmware_bridge.simulator import SimulatedBoard
@@ -324,6 +326,14 @@ def test_a_link_sends_what_the_model_says(board, open_link):
     got.until(lambda _: firmware.prediction.flags == m.PREDICTION_HAS_ALARM)
     got.until(lambda _: link.board_status and link.board_status.flags & m.FLAG_ALARM_LIT)
     assert link.statistics.unsent_predictions == 0
+
+
+def test_what_is_to_be_sent_does_not_wait_for_the_next_sample(board, monkeypatch):
+    wakes = []
+    monkeypatch.setattr(Reader, "wake", lambda _: wakes.append(1))
+    link = Link(board.port)
+    link.set_alarms(1)
+    assert wakes == [1]
 
 
 def test_outputs_beyond_the_boards_room_are_left_out(board, open_link, caplog):

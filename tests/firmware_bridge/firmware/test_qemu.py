@@ -101,7 +101,7 @@ def test_a_steady_stream_loses_nothing_and_both_ends_count_alike(got):
     check_values(got.items)
     deadline_s = time.monotonic() + STEADY_S
     while time.monotonic() < deadline_s:
-        item = link.receive(1.0)
+        item = link.receive(20.0)  # a machine with other things to do is no loss
         assert isinstance(item, SampleBlock), (item, link.statistics, link.board_status)
         check_values([item])
         n_samples += len(item)
