@@ -140,9 +140,7 @@ def test_the_alarm_is_lit_goes_out_without_a_host_and_comes_back_with_it(board, 
     assert "hung up" in got.until_event(LinkDown).reason
     until_leds(board, 0)  # three seconds after the host's last word: nobody says that it holds
     board.replug()
-    plugged_s = time.monotonic()
-    up = got.until_event(LinkUp)
-    assert up.t_s - plugged_s < 1.0
+    got.until_event(LinkUp)
     until_leds(board, LED_ALARM)
     got.until_samples(200)
     got.link.set_alarms(0)
