@@ -27,7 +27,7 @@ from quantization.ladder import Rung, climb
 from quantization.metrics import Metric, Score, find_metric
 from quantization.progress import Progress, silent
 from quantization.quantized import Quantized
-from quantization.recipe import AUTO, RECIPES, find_recipe
+from quantization.recipe import AUTO, find_recipe
 from quantization.report.content import build_report, rounded
 from quantization.split import split
 from quantization.step_model import StepModel
@@ -46,6 +46,7 @@ class TrainedModule(Protocol):
 Model: TypeAlias = TrainedModule | str | os.PathLike[str]
 
 _N_WARMUP_STREAMS = 8
+_MORE_FAITHFUL = ("rec-hilo", "fp16", "fp32", AUTO)  # what to try where a recipe fails
 
 
 def quantize(  # noqa: PLR0913 - the one call that users make; all but two have defaults
@@ -172,7 +173,7 @@ def _packed(
     judgement = evidence.judgement
     if judgement.verdict == "fail" and not accept_failure:
         recipe = made.manifest.recipe.name
-        others = [name for name in RECIPES if name != recipe]
+        others = [name for name in _MORE_FAITHFUL if name != recipe]
         raise GateError(refusal(judgement, recipe, others), report)
     golden = pack.golden_vectors(made, work.data, work.model)
     bundle = pack.finish(made, golden, report, n_warmup, judgement.result)
