@@ -20,16 +20,20 @@
 #define TICK_RELOAD REGISTER(0xE000E014)
 #define TICK_VALUE REGISTER(0xE000E018)
 #define INTERRUPT_ENABLE REGISTER(0xE000E100)
+#define INTERRUPT_DISABLE REGISTER(0xE000E180)
+#define INTERRUPT_CALL REGISTER(0xE000E200)
 #define RESET_CONTROL REGISTER(0xE000ED0C)
 
 enum { CPU_MHZ = 25, BAUD = 921600, TICK_US = 250 };
-enum { UART_TX_FULL = 1, UART_RX_FULL = 2, UART_ENABLE = 1 + 2, UART_RX_INTERRUPT = 8, UART_RX_PENDING = 2 };
+enum { UART_TX_FULL = 1, UART_RX_FULL = 2, UART_ENABLE = 1 + 2, UART_INTERRUPTS = 4 + 8 };
+enum { UART_TX_PENDING = 1, UART_RX_PENDING = 2, RX_INTERRUPT = 1 << 0, TX_INTERRUPT = 1 << 1 };
 enum { TIMER_ENABLE = 1 << 7, TIMER_32_BIT = 1 << 1 };
 enum { LED_ALARM = 1 << 0, LED_IDENTIFY = 1 << 1 };
 enum { RESET_NOW = 0x05FA0004, BY_SOFTWARE = 3, POWER_ON = 1 };
 enum { COMMAND_CRASH_AT = EDGE_LINK_FIRST_OWN_COMMAND }; /* u32: reset in the middle of that sample's frame */
 
 void uart_receive_handler(void);
+void uart_transmit_handler(void);
 
 /* Outlives a reset. The timer alone is no boot id: read at the same point of every boot it repeats. */
 #define KEPT_MAGIC 0x45444745u
@@ -39,7 +43,7 @@ static struct {
 
 static edge_link board;
 static uint8_t tx[32768]; /* a second at 1 kHz: QEMU passes its bytes on one by one, and may have to wait */
-static uint8_t rx[256], batch[1000];
+static uint8_t rx[1024], batch[1000];
 static uint32_t crash_at = UINT32_MAX;
 static uint64_t identify_until_us;
 static uint64_t n_ticks;
@@ -64,12 +68,16 @@ void uart_receive_handler(void) {
     }
 }
 
-static void transmit(void) {
+/* Called when the UART has room again, and by transmit: nobody waits for a UART that is full. */
+void uart_transmit_handler(void) {
+    UART_CLEAR = UART_TX_PENDING;
     uint8_t byte;
     while (!(UART_STATE & UART_TX_FULL) && edge_link_transmit(&board, &byte)) {
         UART_DATA = byte;
     }
 }
+
+static void transmit(void) { INTERRUPT_CALL = TX_INTERRUPT; }
 
 static edge_link_ack_status on_command(void *context, edge_link_request *request) {
     (void)context;
@@ -109,18 +117,18 @@ static void read_sensor(edge_link_raw_value values[EDGE_LINK_N_CHANNELS], uint32
 }
 
 static void crash_in_mid_frame(void) {
-    UART_DATA = 0;
-    for (uint32_t i = 0x11; i < 0x1B; i++) {
+    INTERRUPT_DISABLE = TX_INTERRUPT;
+    for (uint32_t i = 0x10; i < 0x1B; i++) {
         while (UART_STATE & UART_TX_FULL) {
         }
-        UART_DATA = i;
+        UART_DATA = i & 0xF ? i : 0;
     }
     RESET_CONTROL = RESET_NOW;
 }
 
 static void start_hardware(void) {
     UART_DIVIDER = CPU_MHZ * 1000000 / BAUD;
-    UART_CONTROL = UART_ENABLE | UART_RX_INTERRUPT;
+    UART_CONTROL = UART_ENABLE | UART_INTERRUPTS;
     TIMER_LOAD = UINT32_MAX;
     TIMER_CONTROL = TIMER_ENABLE | TIMER_32_BIT;
     TICK_RELOAD = CPU_MHZ * TICK_US - 1;
@@ -151,7 +159,7 @@ int main(void) {
     }
     config.boot_id = ++kept.n_boots;
     edge_link_init(&board, &config);
-    INTERRUPT_ENABLE = 1;
+    INTERRUPT_ENABLE = RX_INTERRUPT | TX_INTERRUPT;
     for (;;) {
         uint32_t t_us;
         edge_link_poll(&board);
@@ -169,8 +177,6 @@ int main(void) {
         if (edge_link_reset_is_wanted(&board)) {
             RESET_CONTROL = RESET_NOW;
         }
-        if (!(UART_STATE & UART_TX_FULL)) {
-            __asm__ volatile("wfi");
-        }
+        __asm__ volatile("wfi"); /* to the next tick at most */
     }
 }

@@ -3,6 +3,7 @@
 
 int main(void);
 void uart_receive_handler(void);
+void uart_transmit_handler(void);
 void reset_handler(void);
 
 extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end, _stack_top;
@@ -29,10 +30,11 @@ static void wake(void) {} /* the tick ends a WFI, and is counted by nobody */
 
 typedef struct {
     uint32_t *stack;
-    void (*handlers[16])(void);
+    void (*handlers[17])(void);
 } vector_table;
 
 __attribute__((section(".vectors"), used)) static const vector_table vectors = {
     &_stack_top,
     {reset_handler, hang, hang, hang, hang, hang, 0, 0, 0, 0, hang, hang, 0, hang, wake,
-     uart_receive_handler /* interrupt 0 of the MPS2 boards */}};
+     /* interrupts 0 and 1 of the MPS2 boards */
+     uart_receive_handler, uart_transmit_handler}};
