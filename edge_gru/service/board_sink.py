@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_gru.service.events import AlertEvent, Event, ModelEvent, PredictionEvent
 
 
+@runtime_checkable
 class WayBack(Protocol):
     """What a sink for the board needs of a link."""
 

@@ -195,7 +195,7 @@ class FramedSession:
             return [EpochChanged(now_s, self._epoch, self._reason)]
         if schema is None:
             return []
-        items: list[Item] = [LinkUp(now_s, self._port, schema, self._epoch)]
+        items: list[Item] = [LinkUp(now_s, self._port, schema, epoch=self._epoch)]
         if self._is_up:
             changed = "the board changed its channels or its rate"
             items.insert(0, LinkDown(now_s, self._reason or changed))

@@ -309,14 +309,19 @@ def test_a_board_told_to_reset_comes_back_as_a_new_stream(make_bench):
 
 
 @pytest.fixture
-def board(source):
-    with SimulatedBoard(source) as made:
+def firmware(source):
+    return FramedFirmware(BoardSchema.of(source.schema))
+
+
+@pytest.fixture
+def board(source, firmware):
+    with SimulatedBoard(source, firmware=firmware) as made:
         yield made
 
 
-def test_a_link_sends_what_the_model_says(board, open_link):
+def test_a_link_sends_what_the_model_says(board, firmware, open_link):
     got = open_link(board.port).until_samples(10)
-    link, firmware = got.link, board._firmware
+    link = got.link
     got.until(lambda _: link.send_prediction(70_003, [0.5, 1.5], is_warming_up=True))
     got.until(lambda _: firmware.prediction is not None)
     assert firmware.prediction[:3] == (70_003 % 65_536, m.PREDICTION_WARMING_UP, 2)
@@ -336,12 +341,12 @@ def test_what_is_to_be_sent_does_not_wait_for_the_next_sample(board, monkeypatch
     assert wakes == [1]
 
 
-def test_outputs_beyond_the_boards_room_are_left_out(board, open_link, caplog):
+def test_outputs_beyond_the_boards_room_are_left_out(board, firmware, open_link, caplog):
     got = open_link(board.port).until_samples(10)
     for _ in range(2):
         got.link.send_prediction(0, np.arange(300))
-    got.until(lambda _: board._firmware.prediction is not None)
-    assert board._firmware.prediction.n_values == 252
+    got.until(lambda _: firmware.prediction is not None)
+    assert firmware.prediction.n_values == 252
     assert caplog.text.count("252 of the model's 300 outputs") == 1
 
 
@@ -365,10 +370,10 @@ def test_a_link_controls_from_many_threads_at_once(board, open_link):
     assert got.link.statistics.frames_bad == got.link.statistics.lost_samples == 0
 
 
-def test_a_link_stops_and_starts_its_board(board, open_link):
+def test_a_link_stops_and_starts_its_board(board, firmware, open_link):
     got = open_link(board.port).until_samples(10)
     got.link.control(m.Command.STOP)
-    assert not board._firmware.is_streaming
+    assert not firmware.is_streaming
     got.link.set_rate(1000.0)
     got.until_event(EpochChanged)
     got.until_samples(10)

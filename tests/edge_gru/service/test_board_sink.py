@@ -16,7 +16,9 @@ from edge_gru.service.config import make_config, read_settings
 from edge_gru.service.events import AlertEvent, PredictionEvent
 from edge_gru.service.loop import Service
 from edge_gru.service.stamp import Stamp
+from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
+from firmware_bridge.simulator.firmware import FramedFirmware
 
 SETTINGS = {"port": "/dev/x", "bundle": "m.egb"}
 ALWAYS = Alert("always", "y.y1", -2.0, -3.0)
@@ -47,9 +49,14 @@ def test_alerts_are_bits_in_the_order_of_the_model():
 
 
 @pytest.fixture
-def board(schema):
+def firmware(schema):
+    return FramedFirmware(BoardSchema.of(schema))
+
+
+@pytest.fixture
+def board(schema, firmware):
     samples = np.random.default_rng(0).normal(size=(4000, 2)).astype(np.float32)
-    with SimulatedBoard(ReplaySource(samples, schema)) as made:
+    with SimulatedBoard(ReplaySource(samples, schema), firmware=firmware) as made:
         yield made
 
 
@@ -70,8 +77,9 @@ def run_until(condition, board, bundle, sink, tmp_path):
         runner.join()
 
 
-def test_the_board_gets_the_models_outputs_and_its_alarm(pack, schema, board, sink, tmp_path):
-    firmware = board._firmware
+def test_the_board_gets_the_models_outputs_and_its_alarm(
+    pack, schema, board, firmware, sink, tmp_path
+):
     told = []
 
     def is_told():
@@ -84,9 +92,9 @@ def test_the_board_gets_the_models_outputs_and_its_alarm(pack, schema, board, si
     assert np.frombuffer(got.values, "<f4").tolist() == list(event.y.values())
 
 
-def test_the_alarms_of_an_earlier_run_are_cleared(pack, schema, board, sink, tmp_path):
-    board._firmware.alarms = 0xFF
-    run_until(lambda: board._firmware.alarms == 0, board, pack(schema), sink, tmp_path)
+def test_the_alarms_of_an_earlier_run_are_cleared(pack, schema, board, firmware, sink, tmp_path):
+    firmware.alarms = 0xFF
+    run_until(lambda: firmware.alarms == 0, board, pack(schema), sink, tmp_path)
 
 
 def test_the_output_board_needs_a_format_with_a_way_back():
