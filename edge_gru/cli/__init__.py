@@ -9,6 +9,7 @@ from edge_gru.cli.messages import print_log
 from edge_gru.version import __version__
 
 VERBS = {
+    "firmware": VerbRow("edge_gru.cli.firmware", "Write a board's program for a model."),
     "inspect": VerbRow("edge_gru.cli.inspect", "Show what is in a bundle."),
     "ports": VerbRow("edge_gru.cli.ports", "List the serial ports of this machine."),
     "run": VerbRow("edge_gru.cli.run", "Predict live from a serial port."),

@@ -2,7 +2,8 @@
 
 from firmware_bridge.simulator.board import SimulatedBoard
 from firmware_bridge.simulator.pump import PumpScenario, PumpSource
+from firmware_bridge.simulator.qemu import QemuBoard
 from firmware_bridge.simulator.replay import ReplaySource
 from firmware_bridge.simulator.source import Source
 
-__all__ = ["PumpScenario", "PumpSource", "ReplaySource", "SimulatedBoard", "Source"]
+__all__ = ["PumpScenario", "PumpSource", "QemuBoard", "ReplaySource", "SimulatedBoard", "Source"]

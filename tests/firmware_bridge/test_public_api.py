@@ -33,6 +33,7 @@ def test_public_names_are_these():
     assert simulator.__all__ == [
         "PumpScenario",
         "PumpSource",
+        "QemuBoard",
         "ReplaySource",
         "SimulatedBoard",
         "Source",
