@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint examples importers test-pythons clean
+.PHONY: demo test lint examples importers link-throughput test-pythons clean
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -25,6 +25,10 @@ examples: .venv/ready
 # Every kind of model that the importers take, against itself over 1,000 steps from a random state.
 importers: .venv/ready
 	.venv/bin/python tests/quantization/importers/matrix.py
+
+# What reading a serial line costs, beside what people use; with pymavlink installed, that too.
+link-throughput: .venv/ready
+	.venv/bin/python tests/firmware_bridge/throughput.py
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13

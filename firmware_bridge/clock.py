@@ -48,7 +48,7 @@ class DeviceClock:
         if self._last_ticks_us is None:
             self._last_ticks_us = int(t_us[0])
         last = np.uint32(self._last_ticks_us & 0xFFFFFFFF)
-        ticks_us = (t_us - last).astype(np.int32) + np.int64(self._last_ticks_us)
+        ticks_us: Int64 = np.add((t_us - last).view(np.int32), self._last_ticks_us, dtype=np.int64)
         self._last_ticks_us = int(ticks_us[-1])
         return ticks_us
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import groupby
 
 import numpy as np
 
@@ -101,21 +102,15 @@ class FramedSession:
         """
         self._counts.bytes_read += len(chunk)
         items: list[Item] = []
-        run: list[bytes] = []  # sample frames of one layout
-        run_layout = None
         bodies = self._decoder.feed(chunk)
-        for body in bodies:
-            layout = self._layout(body)
-            if run and layout is not run_layout:
+        for _, alike in groupby(bodies, _head):
+            run = list(alike)
+            layout = self._layout(run[0])
+            if layout is not None:
                 items += self._take_samples(run, now_s)
-                run = []
-            if layout is None:
-                self._take_message(body, now_s)
             else:
-                run.append(body)
-            run_layout = layout
-        if run:
-            items += self._take_samples(run, now_s)
+                for body in run:
+                    self._take_message(body, now_s)
         if bodies:
             self._frame_s = now_s
             self._bytes_at_frame = self._counts.bytes_read
@@ -154,18 +149,15 @@ class FramedSession:
         return codec.layout(body) if codec and body[0] & 31 in _SAMPLE_KINDS else None
 
     def _take_samples(self, bodies: list[bytes], now_s: float) -> list[Item]:
-        """Return the items in frames of one layout."""
+        """Return the items in frames of one layout and one epoch."""
         codec = self._handshake.codec
         if codec is None:
             return []
         epoch, seq, t_us, values = codec.decode(bodies)
-        n_per_frame = len(values) // len(epoch)
-        is_ours = epoch == self._epoch
-        if not is_ours.all():
-            self._take_foreign(n_per_frame * int((~is_ours).sum()), now_s)
-            if not is_ours.any():
-                return []
-            seq, t_us, values = seq[is_ours], t_us[is_ours], values[is_ours.repeat(n_per_frame)]
+        n_per_frame = len(values) // len(bodies)
+        if epoch[0] != self._epoch:  # that of all: a run has one
+            self._take_foreign(len(values), now_s)
+            return []
         self._foreign_since_s = None
         self._sample_s = now_s
         ticks_us = self._clock.extend(t_us)
@@ -278,6 +270,11 @@ class FramedSession:
             return []
         _log.warning("%s: %s", self._port, reason)
         return [LinkDown(now_s, reason)]
+
+
+def _head(body: bytes) -> tuple[bytes, int]:
+    """Return what frames that are decoded together share: kind, epoch, length."""
+    return body[:2], len(body)
 
 
 def new_session(

@@ -7,11 +7,13 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 from firmware_bridge.errors import BridgeError, PortError, PortNotFoundError
 from firmware_bridge.formats.session import LinkStatistics, Session
 from firmware_bridge.link.item_queue import ItemQueue
+from firmware_bridge.link.pace import Pace
 from firmware_bridge.port import Port
 from firmware_bridge.sample import Item, LinkDown
 
@@ -107,7 +109,8 @@ class Reader:
             _HangUpError: the port went away.
         """
         fd = self._port.fileno()
-        session, clock = self._session, self._clock
+        session, clock, counts = self._session, self._clock, self._counts
+        pace = Pace()
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.register(self._stop_fd, select.POLLIN)
@@ -123,7 +126,12 @@ class Reader:
                 self._write(fd, session.farewell())
                 return
             if ready:
-                self._deliver(session.receive(self._read(fd), now_s), fd)
+                chunk = self._read(fd)
+                n_before = counts.samples
+                self._deliver(session.receive(chunk, now_s), fd)
+                pause_s = pace.pause_s(now_s, counts.samples - n_before, len(chunk))
+                if pause_s:
+                    time.sleep(pause_s)
 
     def _deliver(self, items: list[Item], fd: int) -> None:
         if items:
