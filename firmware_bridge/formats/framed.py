@@ -20,6 +20,7 @@ from firmware_bridge.formats.session import (
 )
 from firmware_bridge.framing import FrameDecoder
 from firmware_bridge.protocol.messages import (
+    FLAG_SENSOR_FAULT,
     Boot,
     Command,
     Kind,
@@ -54,7 +55,7 @@ class FramedSession:
         self._clock = clock
         self._order = SampleOrder(self._clock, counts)
         self._clock_boot_id: int | None = None
-        self._is_up = False
+        self._is_up = self._has_sensor_fault = False
         self._up_schema: Schema | None = None
         self._pings = Pinger(clock)
         self._look_at_s = 0.0
@@ -124,6 +125,8 @@ class FramedSession:
         if now_s < self._look_at_s:
             return []
         self._look_at_s = now_s + _LOOK_S
+        self._counts.clock_drift_ppm = self._clock.drift_ppm
+        self._counts.clock_drift_alarms = self._clock.n_drift_alarms
         return self._look(now_s)
 
     def _begin(self, now_s: float, reason: str) -> None:
@@ -203,6 +206,7 @@ class FramedSession:
         elif isinstance(message, Status):
             self._counts.board_dropped_samples = message.n_dropped
             self._counts.board_missed_samples = message.n_missed
+            self._note_sensor(is_faulty=bool(message.flags & FLAG_SENSOR_FAULT))
             self._check_boot_id(message.boot_id, now_s)
         elif isinstance(message, Boot):
             self._check_boot_id(message.boot_id, now_s)
@@ -210,6 +214,12 @@ class FramedSession:
             _log.info("%s: board: %s", self._port, message.text.decode("utf-8", "replace"))
         else:
             self._take_answer(received, now_s)
+
+    def _note_sensor(self, *, is_faulty: bool) -> None:
+        if is_faulty and not self._has_sensor_fault:
+            self._counts.sensor_faults += 1
+            _log.warning("%s: the board says that its sensor has failed", self._port)
+        self._has_sensor_fault = is_faulty
 
     def _check_boot_id(self, boot_id: int, now_s: float) -> None:
         if self._handshake.boot_id not in (None, boot_id) and not self._handshake.is_greeting:

@@ -65,15 +65,17 @@ def test_a_stale_link_is_replaced_but_a_file_is_not(source, tmp_path):
 
 
 def test_settings_that_make_no_sense_are_refused(source):
-    with pytest.raises(FormatError, match="framed or csv, got 'nmea'"):
+    with pytest.raises(
+        FormatError, match="framed, csv, pairs, jsonl, teleplot, edge-impulse, got 'nmea'"
+    ):
         SimulatedBoard(source, format="nmea")
     with pytest.raises(FormatError, match="raw types"):
         SimulatedBoard(source, dtype="f16")
     with (
-        pytest.raises(FormatError, match="lines of CSV"),
+        pytest.raises(FormatError, match="one that prints has no lost-ack"),
         SimulatedBoard(source, format="csv") as board,
     ):
-        board.lose_acks(1)
+        board.inject("lost-ack")
     with pytest.raises(PortError, match="is off"):
         SimulatedBoard(source).restart()
 

@@ -34,7 +34,8 @@ from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.protocol.messages import START_ARGUMENTS, Command, Hello, Request
 from firmware_bridge.protocol.messages import encode_message as encode
-from firmware_bridge.simulator.firmware import CsvFirmware, FramedFirmware
+from firmware_bridge.simulator.firmware import FramedFirmware
+from firmware_bridge.simulator.text_firmware import TextFirmware
 
 try:
     from pymavlink.dialects.v20 import common as mavlink
@@ -91,7 +92,7 @@ def bare_frames(master: int, rate_hz: int) -> Callable[[int], bytes]:
 
 def lines(master: int, rate_hz: int) -> Callable[[int], bytes]:
     """Print lines of CSV."""
-    firmware = CsvFirmware(Schema.unnamed(N_CHANNELS, float(rate_hz)))
+    firmware = TextFirmware(Schema.unnamed(N_CHANNELS, float(rate_hz)))
     os.read(master, 1)
     values = np.zeros(N_CHANNELS, np.float32)
     return lambda k: firmware.sample(stamped(values, k), 0)
