@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint examples importers link-throughput test-pythons clean
+.PHONY: demo test lint examples importers link-throughput link-soak test-pythons clean
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -29,6 +29,10 @@ importers: .venv/ready
 # What reading a serial line costs, beside what people use; with pymavlink installed, that too.
 link-throughput: .venv/ready
 	.venv/bin/python tests/firmware_bridge/throughput.py
+
+# Ten million spoilt frames, and a day of a stream in minutes.
+link-soak: .venv/ready
+	.venv/bin/python tests/firmware_bridge/soak.py
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13

@@ -65,6 +65,7 @@ def _print_faults(context: click.Context, _option: click.Parameter, is_asked: bo
 @click.option("--fault", "faults", multiple=True, metavar="NAME[=VALUE][@S]", help=_FAULT)
 @click.option(
     "--faults",
+    "faults_are_asked_for",
     is_flag=True,
     is_eager=True,
     expose_value=False,
