@@ -60,9 +60,9 @@ class TextFirmware:
         return b""
 
     def greet(self, _t_us: int) -> bytes:
-        """Print the header."""
+        """Print the header, or a blank line: the first line of a port may be cut."""
         self.is_streaming = True
-        return _csv_header(self._channels).encode() + b"\r\n" if self._has_header else b""
+        return (_csv_header(self._channels).encode() if self._has_header else b"") + b"\r\n"
 
     def take(self, _chunk: bytes, _t_us: int) -> bytes:
         """Ignore it."""

@@ -103,7 +103,9 @@ def make_bench(rows):
     def make(name="framed", *, schema=SCHEMA, expected=None, firmware=None, **settings):
         if firmware is None:
             is_framed = name == "framed"
-            firmware = FramedFirmware(BoardSchema.of(schema)) if is_framed else TextFirmware(schema)
+            firmware = (
+                FramedFirmware(BoardSchema.of(schema)) if is_framed else TextFirmware(schema, name)
+            )
         bench = Bench(firmware, name, expected, **settings)
         bench.samples = iter(rows)
         return bench

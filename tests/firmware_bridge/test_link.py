@@ -27,8 +27,10 @@ from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
 from firmware_bridge.simulator.firmware import FramedFirmware
 from firmware_bridge.simulator.pseudo_port import PseudoPort
+from firmware_bridge.simulator.text_firmware import PRINTERS
 
 every_format = pytest.mark.parametrize("name", ["framed", "csv"])
+every_simulated = pytest.mark.parametrize("name", ["framed", *PRINTERS])
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def board(source, tmp_path):
         yield made
 
 
-@every_format
+@every_simulated
 def test_every_sample_arrives_once_in_order(source, open_link, name):
     with SimulatedBoard(source, format=name) as board:
         got = open_link(board.port, format=name, schema=source.schema)
