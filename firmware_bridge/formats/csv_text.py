@@ -15,9 +15,9 @@ from firmware_bridge.sample import Channel, Float32, Schema
 _NAME_AND_UNIT = re.compile(r"\s*(?P<name>.*?)\s*(?:\[(?P<unit>[^\]]*)\])?\s*")
 _ENCLOSED = re.compile(r"\[[^\[\]]*\]|\([^()]*\)")
 _UNIT_WORDS = """
-- % A C F Hz K N Nm Ohm Pa V W bar cm d dB deg degC degF deg/s dps g h hPa kHz kPa kg kW km/h l l/min
-l/s lx m m/s m/s2 m/s^2 mA mG mV mW mbar mg min mm mm/s ms nT ppb ppm psi rad rad/s rpm s uA uS/cm
-uT uV us \u00b0 \u00b0C \u00b0F \u00b0/s \u00b5A \u00b5T \u00b5V \u00b5s m/s\u00b2 \u03a9
+- % A C F Hz K N Nm Ohm Pa V W bar cm d dB deg degC degF deg/s dps g h hPa kHz kPa kg kW km/h l
+l/min l/s lx m m/s m/s2 m/s^2 mA mG mV mW mbar mg min mm mm/s ms nT ppb ppm psi rad rad/s rpm s uA
+uS/cm uT uV us \u00b0 \u00b0C \u00b0F \u00b0/s \u00b5A \u00b5T \u00b5V \u00b5s m/s\u00b2 \u03a9
 """
 _UNITS = frozenset({"", *_UNIT_WORDS.split()})
 _OVERFLOW = re.compile(r"[+-]?(?:ovf|inf|nan)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from firmware_bridge.errors import FormatError, PortNotFoundError
 from firmware_bridge.formats import new_session
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.link.item_queue import ItemQueue
-from firmware_bridge.link.reader import Reader
+from firmware_bridge.link.reader import Reader, Tap
 from firmware_bridge.port import Port
 from firmware_bridge.sample import Item, LinkDown, Schema
 
@@ -33,6 +33,7 @@ class Link:
         rate_hz: the rate to ask the board for; None: the schema's, else the board's own.
         wait_for_port: wait for a missing port instead of raising.
         max_pending_samples: how many read samples are kept for a consumer that is late.
+        recorder: is shown all bytes and items; the caller opens and closes it.
         clock: monotonic seconds.
 
     Raises:
@@ -49,6 +50,7 @@ class Link:
         rate_hz: float | None = None,
         wait_for_port: bool = False,
         max_pending_samples: int = 65536,
+        recorder: Tap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if rate_hz is not None and not 0 < rate_hz < float("inf"):
@@ -61,7 +63,7 @@ class Link:
         self._counts = LinkStatistics()
         self._queue = ItemQueue(max_pending_samples)
         session = new_session(format, SessionSettings(schema, rate_hz), self._counts, DeviceClock())
-        self._reader = Reader(self._port, session, self._queue, self._counts, clock)
+        self._reader = Reader(self._port, session, self._queue, self._counts, clock, recorder)
 
     def open(self) -> None:
         """Open the port and start to read.

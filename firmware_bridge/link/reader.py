@@ -8,7 +8,8 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from firmware_bridge.errors import BridgeError, PortError, PortNotFoundError
 from firmware_bridge.formats.session import LinkStatistics, Session
@@ -29,6 +30,19 @@ class _HangUpError(Exception):
     """The port went away while it was open."""
 
 
+class Tap(Protocol):
+    """Is shown everything on its way, such as a `firmware_bridge.recording.Recorder`.
+
+    It is called by the reader's thread, so it must not wait for anything.
+    """
+
+    def note_bytes(self, t_s: float, chunk: bytes, /) -> None:
+        """See bytes as they were read."""
+
+    def note_items(self, items: Sequence[Item], /) -> None:
+        """See items as they are handed on."""
+
+
 class Reader:
     """Runs a session over a port until told to stop, and puts its items into a queue."""
 
@@ -39,12 +53,14 @@ class Reader:
         queue: ItemQueue,
         counts: LinkStatistics,
         clock: Callable[[], float],
+        tap: Tap | None = None,
     ) -> None:
         self._port = port
         self._session = session
         self._queue = queue
         self._counts = counts
         self._clock = clock
+        self._tap = tap
         self._stop_fd, self._wake_fd = -1, -1
         self._thread: threading.Thread | None = None
 
@@ -95,7 +111,7 @@ class Reader:
                 # Before anything else: a port still held comes back under another name.
                 self._port.close()
                 _log.warning("%s: %s", self._port.path, hang_up)
-                self._queue.put(self._session.disconnected(self._clock(), str(hang_up)))
+                self._hand_on(self._session.disconnected(self._clock(), str(hang_up)))
             else:
                 return
             if not self._reopen():
@@ -127,6 +143,8 @@ class Reader:
                 return
             if ready:
                 chunk = self._read(fd)
+                if self._tap is not None:
+                    self._tap.note_bytes(now_s, chunk)
                 n_before = counts.samples
                 self._deliver(session.receive(chunk, now_s), fd)
                 pause_s = pace.pause_s(now_s, counts.samples - n_before, len(chunk))
@@ -135,10 +153,15 @@ class Reader:
 
     def _deliver(self, items: list[Item], fd: int) -> None:
         if items:
-            self._queue.put(items)
+            self._hand_on(items)
         outgoing = self._session.take_outgoing()
         if outgoing:
             self._write(fd, outgoing)
+
+    def _hand_on(self, items: list[Item]) -> None:
+        if self._tap is not None:
+            self._tap.note_items(items)
+        self._queue.put(items)
 
     @staticmethod
     def _read(fd: int) -> bytes:
@@ -174,7 +197,7 @@ class Reader:
             except PortError as error:
                 if not isinstance(error, PortNotFoundError) and str(error) != last_reason:
                     last_reason = str(error)
-                    self._queue.put([LinkDown(self._clock(), last_reason)])
+                    self._hand_on([LinkDown(self._clock(), last_reason)])
                     _log.warning("%s", last_reason)
                 retry_s = min(2 * retry_s, _MAX_RETRY_S)
             else:

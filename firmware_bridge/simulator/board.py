@@ -272,8 +272,8 @@ class SimulatedBoard:
                     self.schedule(fault.after_s, partial(fault.strike, self))
 
     def _take_sample(self, values: Float32) -> None:
-        if self._n_to_drop:
-            self._n_to_drop -= 1
+        if self._n_to_drop or not len(values):
+            self._n_to_drop = max(0, self._n_to_drop - 1)
             self._count(self.out.send_sample(self.firmware.skip()))
             return
         for effect in self._spoilers:

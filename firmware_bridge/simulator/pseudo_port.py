@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
+import sys
 import termios
 import tty
 from pathlib import Path
@@ -110,6 +112,15 @@ class PseudoPort:
         with contextlib.suppress(OSError):
             return os.read(self._master, 4096)
         return b""
+
+    @property
+    def n_unread_bytes(self) -> int:
+        """Bytes that the line took and the host has not read; more may be on their way to it."""
+        fd = os.open(self._device, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        finally:
+            os.close(fd)
 
     def write(self, outgoing: bytes | bytearray) -> int:
         """Return how many bytes the line took."""
