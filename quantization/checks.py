@@ -7,6 +7,7 @@ import numpy as np
 
 from quantization.comparison import Comparison, Deviation, Float64, Samples
 from quantization.judgement import Check, TaskScore, Verdict
+from quantization.saturation import saturation
 from quantization.stuck import StuckTest
 from quantization.twins import Twins
 
@@ -50,6 +51,7 @@ def all_checks(
     checks += compared
     if twins.input_limit is not None:
         checks.append(_saturation_check(twins, found.share_beyond))
+    checks += _operand_check(saturation(twins, found.samples))
     checks.append(_control_check(control, is_chaotic=is_chaotic, has_task=task is not None))
     if n_steps < N_JUDGED_STEPS:
         checks.append(_length_check(n_steps))
@@ -169,6 +171,23 @@ def _saturation_check(twins: Twins, share: Float64) -> Check:
         f"< {_WARN_SATURATED:g}",
         f"{share[worst]:.2e} of the samples of {name} lie beyond the grid of x",
     )
+
+
+def _operand_check(shares: dict[str, float]) -> list[Check]:
+    if not shares:
+        return []
+    worst = max(shares, key=shares.__getitem__)
+    share = shares[worst]
+    return [
+        Check(
+            "saturated operands",
+            "pass" if share < _WARN_SATURATED else "warn",
+            f"{share:.2e}",
+            f"< {_WARN_SATURATED:g}",
+            f"{share:.2e} of the values of {worst} lie beyond its grid: calibrate on more data, "
+            "or give it more head_room",
+        )
+    ]
 
 
 def _is_chaotic(control: Deviation, deviation: Deviation) -> bool:

@@ -109,4 +109,7 @@ events   {s.n_alerts} alerts; {s.dropped_events} events not written"""
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:
     text = _SUMMARY.format(s=summary, t=summary.latency)
+    if summary.saturated:
+        counts = ", ".join(f"{name} {n}" for name, n in summary.saturated.items())
+        text += f"\nbeyond the grid of the model: {counts}"
     click.echo(msgspec.json.encode(summary) if as_json else text, err=True)

@@ -29,6 +29,7 @@ from firmware_bridge.sample import EpochChanged, Gap, Item, LinkDown, LinkUp, Sa
 
 _log = logging.getLogger(__name__)
 
+_SATURATED_SHARE = 1e-4
 _TOO_MANY = 0.2  # resets a prediction
 
 
@@ -71,6 +72,7 @@ class Pipeline:
         self._n_alerts = 0
         self._n_dropped = 0
         self._has_warned = False
+        self._saturated: set[str] = set()  # channels warned of
 
     def start(self) -> None:
         """Emit what serves from here on."""
@@ -140,6 +142,11 @@ class Pipeline:
             held_gaps=of_state.held_gaps,
             n_alerts=self._n_alerts,
             dropped_events=n_dropped_events,
+            saturated={
+                name: n
+                for name, n in zip(self._manifest.schema.names, of_state.saturated, strict=False)
+                if n
+            },
             latency=Latency.of(self._latencies),
             link={
                 name: value
@@ -148,9 +155,21 @@ class Pipeline:
             },
         )
 
+    def _warn_of_saturation(self, summary: Summary) -> None:
+        """Say once of each channel that it leaves the grid that the model was quantized on."""
+        for name, n in summary.saturated.items():
+            if name not in self._saturated and n > _SATURATED_SHARE * summary.n_samples:
+                self._saturated.add(name)
+                _log.warning(
+                    "%s lay beyond the grid of the quantized model in %d of %d samples; calibrate "
+                    "on data that reaches as far, or use a recipe that leaves x in float",
+                    *(name, n, summary.n_samples),
+                )
+
     def report(self, summary: Summary, *, final: bool = False) -> None:
-        """Emit the counters as a health event, and warn of a gap policy that never fits."""
+        """Emit the counters as a health event, and warn of what does not fit the model."""
         self._stamp.refresh()
+        self._warn_of_saturation(summary)
         if summary.resets_gap > _TOO_MANY * summary.n_predictions and not self._has_warned:
             self._has_warned = True
             _log.warning(

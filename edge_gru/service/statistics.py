@@ -56,7 +56,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     Every sample that was read is predicted or rejected (not finite). ``lost_samples`` never
     arrived, ``overrun_samples`` arrived but were dropped because the loop did not keep up,
-    ``dropped_events`` were predicted but no sink could take them in time.
+    ``dropped_events`` were predicted but no sink could take them in time. ``saturated`` has by
+    channel how many samples lay beyond the grid that the model was quantized on, those with any.
     """
 
     model: str
@@ -75,5 +76,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     held_gaps: int
     n_alerts: int
     dropped_events: int
+    saturated: dict[str, int]
     latency: Latency
     link: dict[str, int | float]  # every counter of the link by its name

@@ -24,7 +24,7 @@ from quantization.twins import FLOAT, Twins
 Report: TypeAlias = dict[str, Any]
 """Keys: model, recipe, recipe_toml, precision, outputs, gate, deviation_from_fp32, tensors,
 sensitivity, row_scales, sizes, channels, data, versions; of a quantization also proof, rounding,
-warmup, tensorrt_lint.
+tried (of recipe auto), warmup, tensorrt_lint.
 
 None stands for a dB value of equal signals, and for what is not finite elsewhere.
 """
@@ -107,7 +107,13 @@ def _sizes(packed: Packed) -> dict[str, Any]:
     """Count bytes: of the step graphs by precision, and of the cells' weights by type."""
     manifest = packed.manifest
     weights = read_tensors(packed.parts[WEIGHTS], WEIGHTS)
-    quantized = {name.removesuffix("_q") for name in weights if name.endswith("_q")}
+    stored = {
+        name.removesuffix(end): weights[name].nbytes
+        for name in weights
+        for end in ("_q", "_q4")
+        if name.endswith(end)
+    }
+    quantized = set(stored)
     return {
         "graphs_bytes": {
             name: len(packed.parts[info.graphs["step"]])
@@ -115,7 +121,7 @@ def _sizes(packed: Packed) -> dict[str, Any]:
         },
         "recurrent_float_bytes": sum(weights[name].nbytes for name in quantized),
         "recurrent_int8_bytes": sum(
-            weights[f"{name}_q"].nbytes + weights[f"{name}_scale"].nbytes for name in quantized
+            stored[name] + weights[f"{name}_scale"].nbytes for name in quantized
         ),
     }
 

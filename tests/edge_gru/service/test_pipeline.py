@@ -12,7 +12,7 @@ import pytest
 from edge_gru.bundle import Bundle
 from edge_gru.engines.select import open_proven
 from edge_gru.errors import ConfigError
-from edge_gru.manifest import Alert, GateResult
+from edge_gru.manifest import Alert, GateResult, InputRange
 from edge_gru.service.config import make_config
 from edge_gru.service.events import (
     AlertEvent,
@@ -283,3 +283,24 @@ def test_a_model_that_failed_its_gate_is_warned_of(bundle, sink, caplog, verdict
     warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert bool(warned) == (verdict == "fail")
     assert all("stuck units: 80 %" in text for text in warned)
+
+
+def test_channel_beyond_the_grid_is_warned_of_once_and_counted(pack, schema, sink, block, caplog):
+    bundle = pack(schema)
+    manifest = bundle.manifest
+    n = schema.n_channels
+    limit = InputRange((-1e9,) * n, (-1e8, *(1e9,) * (n - 1)))
+    precisions = {
+        name: msgspec.structs.replace(info, input_limit=limit)
+        for name, info in manifest.precisions.items()
+    }
+    bundle = Bundle(msgspec.structs.replace(manifest, precisions=precisions), bundle.parts)
+    pipeline = make_pipeline(bundle, sink)
+    pipeline.process(block(0, 50, n_in=n))
+    for _ in range(2):
+        summary = pipeline.summary(LinkStatistics())
+        pipeline.report(summary)
+    assert summary.saturated == {schema.names[0]: 50}
+    warnings = [r.message for r in caplog.records if "beyond the grid" in r.message]
+    assert len(warnings) == 1
+    assert "50 of 50 samples" in warnings[0]
