@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from edge_gru.cli.messages import print_json
 from edge_gru.errors import ConfigError
 from edge_gru.service import stop_on_signals
 from firmware_bridge.formats import FORMATS
 from firmware_bridge.link import Link
+from firmware_bridge.port_settings import PortSettings
 from firmware_bridge.recording import Recorder
 
 _LOOK_S = 0.2
@@ -21,14 +24,16 @@ _EXAMPLES = """\b
 Examples:
   edge-gru record --port /dev/ttyACM0 -o pump.mcap
   edge-gru record --port /dev/ttyUSB0 --format csv --baud 9600 --duration 60 -o pump.mcap
+  edge-gru ports --probe /dev/ttyUSB0 -o sensor.toml; edge-gru record sensor.toml -o pump.mcap
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--port", required=True, help="The board's port, such as /dev/ttyACM0.")
+@click.argument("settings", required=False, metavar="[PORT.toml]", type=click.Path(path_type=Path))
+@click.option("--port", help="The board's port, such as /dev/ttyACM0.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File .mcap.")
-@click.option("--format", default="framed", show_default=True, help=f"{', '.join(FORMATS)}.")
-@click.option("--baud", type=int, default=115200, show_default=True, help="Bits per second.")
+@click.option("--format", help=f"{', '.join(FORMATS)} [framed].")
+@click.option("--baud", type=int, help="Bits per second [115200].")
 @click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Samples per second to ask for.")
 @click.option("--wait-for-port", is_flag=True, help="Wait for a missing port.")
 @click.option("--duration", "duration_s", type=float, metavar="S", help="End after so long.")
@@ -36,30 +41,31 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def record(
     *,
-    port: str,
+    settings: Path | None,
     output: Path,
-    format: str,  # noqa: A002 - click passes the option's name
-    baud: int,
-    rate_hz: float | None,
     wait_for_port: bool,
     duration_s: float | None,
     no_bytes: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Keep raw bytes, samples and events of a port in an MCAP file until a signal.
 
+    PORT.toml, as `edge-gru ports --probe -o` writes it, names port, format, baud rate and channels.
     Foxglove and PlotJuggler open it; `edge-gru replay` plays it, `edge-gru run --port FILE.mcap`
     predicts from it, `edge-gru convert` makes a table of it. A crash costs the last second.
     """
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"expected a positive duration, got {duration_s}")
-    about = {"port": port, "format": format, "baud": str(baud)}
+    port = _port_settings(settings, {key: v for key, v in given.items() if v is not None})
+    about = {"port": port.port, "format": port.format, "baud": str(port.baud)}
     recorder = Recorder(output, about, has_bytes=not no_bytes)
     link = Link(
-        port,
-        format=format,
-        baud=baud,
-        rate_hz=rate_hz,
+        port.port,
+        format=port.format,
+        baud=port.baud,
+        schema=port.schema,
+        rate_hz=port.rate_hz,
         wait_for_port=wait_for_port,
         recorder=recorder,
     )
@@ -86,3 +92,12 @@ def record(
             f"{link.statistics.lost_samples} lost on the way, {recorder.n_dropped} reads not kept",
             err=True,
         )
+
+
+def _port_settings(file: Path | None, given: dict[str, Any]) -> PortSettings:
+    """Return what the file says, overridden by options."""
+    if file is not None:
+        return msgspec.structs.replace(PortSettings.read(file), **given)
+    if "port" not in given:
+        raise ConfigError("expected --port, or a file that `edge-gru ports --probe -o` wrote")
+    return PortSettings(**{"format": "framed", **given})

@@ -6,7 +6,7 @@ import difflib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,6 +33,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     port: str
     format: str = "framed"
     baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
+    stop_bits: Literal[1, 2] = 1
     rate_hz: _Positive | None = None
     wait_for_port: bool = False
     engine: str = "auto"

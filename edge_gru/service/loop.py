@@ -62,6 +62,7 @@ def make_link(config: RunConfig, manifest: Manifest) -> Link | ReplayLink:
         config.port,
         format=config.format,
         baud=config.baud,
+        stop_bits=config.stop_bits,
         schema=Schema(manifest.schema.channels, rate_hz),
         rate_hz=rate_hz,
         wait_for_port=config.wait_for_port,

@@ -13,7 +13,7 @@ from firmware_bridge.formats import new_session
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.link.item_queue import ItemQueue
 from firmware_bridge.link.reader import Reader, Tap
-from firmware_bridge.port import Port
+from firmware_bridge.port import new_port
 from firmware_bridge.sample import Item, LinkDown, Schema
 
 __all__ = ["Link", "LinkStatistics"]
@@ -26,9 +26,10 @@ class Link:
     ``Gap`` stands in their place.
 
     Args:
-        port: device, by-id link or pty.
+        port: device, by-id link, pty, USB serial number, ``socket://`` or ``rfc2217://`` URL.
         format: a name in `firmware_bridge.formats.FORMATS`.
         baud: ignored by ports that are no UART.
+        stop_bits: 1, 1.5 or 2; some boards' ports need two above 115,200 baud.
         schema: the channels that must come, in order; None takes what comes.
         rate_hz: the rate to ask the board for; None: the schema's, else the board's own.
         wait_for_port: wait for a missing port instead of raising.
@@ -46,6 +47,7 @@ class Link:
         *,
         format: str = "framed",  # noqa: A002 - the word users know, and the CLI's
         baud: int = 115200,
+        stop_bits: float = 1,
         schema: Schema | None = None,
         rate_hz: float | None = None,
         wait_for_port: bool = False,
@@ -57,7 +59,7 @@ class Link:
             raise FormatError(f"expected a positive rate_hz, got {rate_hz}; omit it if unknown")
         if max_pending_samples < 1:
             raise FormatError(f"expected max_pending_samples >= 1, got {max_pending_samples}")
-        self._port = Port(port, baud)
+        self._port = new_port(port, baud, stop_bits)
         self._wait_for_port = wait_for_port
         self._clock = clock
         self._counts = LinkStatistics()

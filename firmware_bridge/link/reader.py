@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _READ_BYTES = 65536
 _MAX_WAIT_MS = 60_000
 _FIRST_RETRY_S = 0.05
-_MAX_RETRY_S = 2.0
+_MAX_RETRY_S = 0.5  # so that a port is open within a second of its return
 
 
 class _HangUpError(Exception):
@@ -191,6 +191,7 @@ class Reader:
         last_reason = ""
         while not self._is_stopped_within(retry_s):
             if not self._port.is_present:
+                retry_s = _FIRST_RETRY_S
                 continue
             try:
                 self._port.open()

@@ -176,6 +176,10 @@ class SimulatedBoard:
             frame = self.firmware.sample(self._upcoming, self.clock.now_us)
         self._restart(frame[: len(frame) // 2])
 
+    def host_baud(self) -> int:
+        """Return what the host has set the line to."""
+        return self._port.baud
+
     def lose(self, n_samples: int) -> None:
         """Lose the next samples on the way; their numbers are used up."""
         self._n_to_drop += n_samples

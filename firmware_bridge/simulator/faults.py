@@ -23,6 +23,7 @@ from firmware_bridge.simulator.line import (
     Endless,
     Flips,
     Modem,
+    OnlyAt,
     Swapped,
     WrongBaud,
     silence,
@@ -50,6 +51,9 @@ class Patient(Protocol):
 
     def crash(self) -> None:
         """Restart the firmware, in the middle of a frame if one is on its way."""
+
+    def host_baud(self) -> int:
+        """Return what the host has set the line to."""
 
     def lose(self, n_samples: int) -> None:
         """Lose the next samples on the way; their numbers are used up."""
@@ -111,6 +115,10 @@ def _wrap(board: Patient, left_s: float) -> None:
 def _channels(board: Patient, _value: float) -> None:
     board.firmware.reverse_channels()
     board.crash()
+
+
+def _baud(board: Patient, baud: float) -> None:
+    board.out.line_effects.append(OnlyAt(baud, board.host_baud))
 
 
 def _version(board: Patient, version: float) -> None:
@@ -183,6 +191,7 @@ FAULTS: dict[str, FaultKind] = {
     "flips": FaultKind(_on_line(Flips), 1e-4, "invert bits with this probability"),
     "bursts": FaultKind(_on_line(Bursts), 0.02, "spoil up to 16 bytes in this share of frames"),
     "wrong-baud": FaultKind(_on_line(lambda _: WrongBaud()), 0, "send noise, zeros and 0xFF"),
+    "baud": FaultKind(_baud, 9600, "send noise to a host at any other rate than this"),
     "reset": FaultKind(lambda board, _: board.crash(), 0, "restart in mid-frame"),
     "doubled": FaultKind(_on_samples(Doubled), 10, "send every n-th sample twice"),
     "swapped": FaultKind(_on_samples(Swapped), 10, "send every n-th sample after its successor"),

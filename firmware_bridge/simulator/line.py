@@ -64,6 +64,19 @@ class WrongBaud:
         return self._random.randbytes(len(wire))
 
 
+class OnlyAt:
+    """Lets bytes through unspoilt only while the host has the line at the board's baud rate."""
+
+    def __init__(self, baud: float, host_baud: Callable[[], int]) -> None:
+        self._baud = int(baud)
+        self._host_baud = host_baud
+        self._wrong = WrongBaud()
+
+    def __call__(self, wire: bytes) -> bytes:
+        """Return ``wire``, or noise."""
+        return wire if self._host_baud() == self._baud else self._wrong(wire)
+
+
 class Doubled:
     """Sends every ``n``-th sample twice."""
 

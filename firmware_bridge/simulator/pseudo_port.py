@@ -14,6 +14,7 @@ from pathlib import Path
 from firmware_bridge.errors import PortError
 
 _LOOK_FOR_HOST_S = 0.005
+_BAUDS = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
 
 
 class PseudoPort:
@@ -112,6 +113,12 @@ class PseudoPort:
         with contextlib.suppress(OSError):
             return os.read(self._master, 4096)
         return b""
+
+    @property
+    def baud(self) -> int:
+        """What the host has set the line to; 0 for a rate without a constant of its own."""
+        speed = termios.tcgetattr(self._master)[4]
+        return next((baud for baud in _BAUDS if getattr(termios, f"B{baud}") == speed), 0)
 
     @property
     def n_unread_bytes(self) -> int:

@@ -22,7 +22,7 @@ from firmware_bridge import (
     Schema,
     SchemaError,
 )
-from firmware_bridge.port import _open_files
+from firmware_bridge.port.serial_port import _open_files
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
 from firmware_bridge.simulator.firmware import FramedFirmware
