@@ -12,6 +12,7 @@ import msgspec
 
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
+from edge_gru.service.values import BadValues
 
 STDOUT = "-"
 
@@ -24,9 +25,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The settings of one run: one bundle, one port.
 
     ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
-    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``outputs`` are
-    files of JSON Lines, ``-`` is stdout. Events wait at most ``flush_s`` seconds in memory; a
-    health event comes every ``health_s`` seconds, 0: only at the end.
+    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``bad_values`` says
+    what becomes of readings that are not finite: the sample is rejected, or the last value held, or
+    all values clipped to the model's range. ``outputs`` are files of JSON Lines, ``-`` is stdout.
+    Events wait at most ``flush_s`` seconds in memory; a health event comes every ``health_s``
+    seconds, 0: only at the end.
     """
 
     bundle: str
@@ -40,6 +43,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     precision: str | None = None
     max_missing: _Count | None = None
     max_gap_s: _Positive | None = None
+    bad_values: BadValues = "reject"
     alerts: bool = True
     outputs: tuple[str, ...] = (STDOUT,)
     device: str = msgspec.field(default_factory=socket.gethostname)
