@@ -35,14 +35,14 @@ def cobs_encode(body: bytes) -> bytes:
 
 def python_cobs_decode(code: bytes) -> bytes | None:
     """Return the bytes that ``code`` stands for, or None if it is not COBS."""
+    if 0 in code:
+        return None
     body = bytearray(code)
     size = len(code)
     position = 0
     surplus = [0] if size else []  # code bytes that stand for no zero: first, and after full runs
     while position < size:
         step = code[position]
-        if step == 0:
-            return None
         body[position] = 0
         position += step
         if step == 0xFF and position < size:

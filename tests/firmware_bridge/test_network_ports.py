@@ -15,9 +15,11 @@ from firmware_bridge import FormatError, Link, LinkDown, LinkUp, PortNotFoundErr
 from firmware_bridge.port import SerialPort, new_port
 from firmware_bridge.simulator import SimulatedBoard
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:set(Daemon|Name):DeprecationWarning"
-)  # pyserial's own
+UNRAISABLE = "pytest.PytestUnraisableExceptionWarning"
+pytestmark = [  # what pyserial does: old names for threads, and a socket left to the collector
+    pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning"),
+    pytest.mark.filterwarnings(f"ignore:Exception ignored.*socket:{UNRAISABLE}"),
+]
 
 
 class PtyLine(serial.Serial):
