@@ -80,14 +80,19 @@ class ArrivalClock:
         """The rate at which samples do come; None until it is steady."""
         return self._estimate.rate_hz
 
-    def stamp(self, n_samples: int, arrived_s: float) -> tuple[int, Float64]:
-        """Return samples missing before, and instants ``(n_samples,)`` of those that arrived."""
+    def stamp(
+        self, n_samples: int, arrived_s: float, *, has_more: bool = False
+    ) -> tuple[int, Float64]:
+        """Return samples missing before, and instants ``(n_samples,)`` of those that arrived.
+
+        Where ``has_more`` says that others wait to be read, lateness is no sign of a gap yet.
+        """
         rate_hz = self._given_hz or self._estimate.rate_hz
         if rate_hz is None:
             times = self._spread(n_samples, arrived_s)
             n_missing = 0
         else:
-            n_missing, first_s = self._place(n_samples, arrived_s, 1 / rate_hz)
+            n_missing, first_s = self._place(n_samples, arrived_s, 1 / rate_hz, has_more=has_more)
             times = first_s + np.arange(n_samples, dtype=np.float64) / rate_hz
         self._last_s = float(times[-1])
         if n_missing:
@@ -103,7 +108,9 @@ class ArrivalClock:
         span_s = max(arrived_s - self._last_s, _MIN_STEP_S * n_samples)
         return self._last_s + span_s - span_s / n_samples * back
 
-    def _place(self, n_samples: int, arrived_s: float, period_s: float) -> tuple[int, float]:
+    def _place(
+        self, n_samples: int, arrived_s: float, period_s: float, *, has_more: bool
+    ) -> tuple[int, float]:
         """Return samples missing, and the instant of the first of a burst ending now."""
         first_s = arrived_s - (n_samples - 1) * period_s
         if self._last_s is None:
@@ -111,6 +118,8 @@ class ArrivalClock:
         expected_s = self._last_s + period_s
         error_s = first_s - expected_s
         if error_s > max(_MIN_GAP_PERIODS * period_s, _MIN_GAP_S):
+            if has_more:
+                return 0, expected_s
             return round(error_s / period_s), first_s
         gain = _GAIN_LATE if error_s > 0 else _GAIN_EARLY
         return 0, max(expected_s + gain * error_s, self._last_s + 0.1 * period_s)

@@ -13,6 +13,7 @@ from firmware_bridge.sample import Float64, Int64, Item, Schema
 
 SILENCE_S = 3.0  # boards report every second, so this long without a word is a fault
 NO_FRAME_S = 2.0
+FULL_CHUNK_BYTES = 4095  # the most that one read of a terminal returns: more is waiting
 
 
 @dataclass

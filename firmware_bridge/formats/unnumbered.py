@@ -9,6 +9,7 @@ import numpy as np
 from firmware_bridge.formats.arrival import ArrivalClock
 from firmware_bridge.formats.rows import Mark, RowParser
 from firmware_bridge.formats.session import (
+    FULL_CHUNK_BYTES,
     NO_FRAME_S,
     SILENCE_S,
     LinkStatistics,
@@ -79,7 +80,7 @@ class UnnumberedSession:
                 self._restart(row, now_s, items)
             else:
                 values.append(row)
-        self._emit(values, now_s, items)
+        self._emit(values, now_s, items, has_more=len(chunk) >= FULL_CHUNK_BYTES)
         return items
 
     def _restart(self, mark: Mark, now_s: float, items: list[Item]) -> None:
@@ -87,7 +88,14 @@ class UnnumberedSession:
         self._seq = 0
         items.append(EpochChanged(now_s, 0, mark.value))
 
-    def _emit(self, values: list[list[float]], now_s: float, items: list[Item]) -> None:
+    def _emit(
+        self,
+        values: list[list[float]],
+        now_s: float,
+        items: list[Item],
+        *,
+        has_more: bool = False,
+    ) -> None:
         """Append the block of the rows gathered so far."""
         schema = self._parser.schema
         if not values or schema is None:
@@ -98,7 +106,7 @@ class UnnumberedSession:
             self._clock.reset()
             self._seq = 0
             items.append(LinkUp(now_s, self._port, schema, is_verified=False))
-        n_missing, times = self._clock.stamp(n, now_s)
+        n_missing, times = self._clock.stamp(n, now_s, has_more=has_more)
         if n_missing:
             self._counts.lost_samples += n_missing
             self._seq += n_missing

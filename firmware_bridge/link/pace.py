@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from firmware_bridge.formats.session import FULL_CHUNK_BYTES
+
 _WINDOW_S = 0.1
 _FAST_HZ = 3000.0  # below, samples are further apart than a wake-up takes
 _PAUSE_S = 0.004
-_FULL_CHUNK_BYTES = 4095  # the most that one read of a terminal returns: more is waiting
 
 
 class Pace:
@@ -27,4 +28,4 @@ class Pace:
         if elapsed_s >= _WINDOW_S:
             self._is_fast = self._n_samples > _FAST_HZ * elapsed_s
             self._since_s, self._n_samples = now_s, 0
-        return _PAUSE_S if self._is_fast and n_bytes < _FULL_CHUNK_BYTES else 0.0
+        return _PAUSE_S if self._is_fast and n_bytes < FULL_CHUNK_BYTES else 0.0

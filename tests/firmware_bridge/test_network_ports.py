@@ -56,9 +56,9 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self._listener.close()
         self._wake[1].send(b"x")
         self._thread.join()
+        self._listener.close()
         for end in self._wake:
             end.close()
 

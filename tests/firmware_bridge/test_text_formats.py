@@ -224,6 +224,20 @@ def test_a_stall_and_its_burst_leave_the_rate_alone():
     np.testing.assert_allclose(np.diff(times), 0.01, rtol=0.02)
 
 
+def test_a_burst_read_in_pieces_is_no_gap_before_it_is_read_to_its_end():
+    """After a stall of a second a terminal hands over 4095 bytes at a time."""
+    wire = "".join(f"{k:07d}\n" for k in range(1500)).encode()
+    port = Port("csv", rate_hz=1000.0).feed("a\n")
+    port.feed(wire[:80])
+    for start in range(80, 8 * 1100, 4095):
+        port.feed(wire[start : min(start + 4095, 8 * 1100)], after_s=1.09 if start == 80 else 1e-4)
+    assert not any(isinstance(i, Gap) for i in port.items)
+    assert len(port.values()) == 1100
+    port.feed(wire[8 * 1400 :], after_s=0.4)
+    (gap,) = [i for i in port.items if isinstance(i, Gap)]
+    assert gap.n_missing == pytest.approx(300, abs=15)
+
+
 def test_a_rate_needs_some_seconds_that_agree():
     estimate = RateEstimate()
     for k in range(500):
