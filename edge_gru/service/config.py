@@ -6,12 +6,13 @@ import difflib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
+from edge_gru.service.values import BadValues
 
 STDOUT = "-"
 BOARD = "board"
@@ -26,22 +27,25 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The settings of one run: one bundle, one port.
 
     ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
-    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``outputs`` are
-    files of JSON Lines, ``-`` is stdout, ``board`` the way back to the sensor board. Events wait at
-    most ``flush_s`` seconds in memory; a health event comes every ``health_s`` seconds, 0: only at
-    the end.
+    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``bad_values`` says
+    what becomes of readings that are not finite: the sample is rejected, or the last value held, or
+    all values clipped to the model's range. ``outputs`` are files of JSON Lines, ``-`` is stdout,
+    ``board`` the way back to the sensor board. Events wait at most ``flush_s`` seconds in memory; a
+    health event comes every ``health_s`` seconds, 0: only at the end.
     """
 
     bundle: str
     port: str
     format: str = "framed"
     baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
+    stop_bits: Literal[1, 2] = 1
     rate_hz: _Positive | None = None
     wait_for_port: bool = False
     engine: str = "auto"
     precision: str | None = None
     max_missing: _Count | None = None
     max_gap_s: _Positive | None = None
+    bad_values: BadValues = "reject"
     alerts: bool = True
     outputs: tuple[str, ...] = (STDOUT,)
     device: str = msgspec.field(default_factory=socket.gethostname)

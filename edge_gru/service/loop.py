@@ -22,10 +22,12 @@ from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
 from edge_gru.service.statistics import Summary
 from firmware_bridge.link import Link, LinkStatistics
+from firmware_bridge.recording import ReplayLink
 from firmware_bridge.sample import Item, Schema
 
 _log = logging.getLogger(__name__)
 
+_RECORDING = ".mcap"
 _SILENCE_S = 1.0  # the loop shows that it is alive at least this often
 
 
@@ -50,13 +52,19 @@ class ItemSource(Protocol):
 LinkFactory = Callable[[RunConfig, Manifest], AbstractContextManager[ItemSource]]
 
 
-def make_link(config: RunConfig, manifest: Manifest) -> Link:
-    """Make the link to the configured port, for samples such as the model was trained on."""
+def make_link(config: RunConfig, manifest: Manifest) -> Link | ReplayLink:
+    """Make the link to the configured port, for samples such as the model was trained on.
+
+    A recording in the place of a port is replayed as fast as it is predicted from.
+    """
     rate_hz = config.rate_hz or manifest.schema.rate_hz
+    if config.port.endswith(_RECORDING):
+        return ReplayLink(config.port, schema=manifest.schema)
     return Link(
         config.port,
         format=config.format,
         baud=config.baud,
+        stop_bits=config.stop_bits,
         schema=Schema(manifest.schema.channels, rate_hz),
         rate_hz=rate_hz,
         wait_for_port=config.wait_for_port,

@@ -54,7 +54,6 @@ class StreamSink:
         self, descriptor: int, name: str = "stdout", *, max_pending_bytes: int = MAX_PENDING_BYTES
     ) -> None:
         self.n_dropped = 0
-        self.n_write_errors = 0
         self._descriptor = descriptor
         self._name = name
         self._max_pending_bytes = max_pending_bytes
@@ -105,7 +104,6 @@ class StreamSink:
         return bool(poll.poll(timeout_s * 1000))
 
     def _note_failure(self, error: OSError) -> None:
-        self.n_write_errors += 1
         if error.errno not in self._causes_warned:
             self._causes_warned.add(error.errno)
             _log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import groupby
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from firmware_bridge.formats.session import LinkStatistics, SessionSettings, Tic
 from firmware_bridge.formats.watchdog import Watchdog
 from firmware_bridge.framing import FrameDecoder
 from firmware_bridge.protocol.messages import (
+    FLAG_SENSOR_FAULT,
     Ack,
     Boot,
     Command,
@@ -57,7 +59,7 @@ class FramedSession:
         self._clock = clock
         self._order = SampleOrder(self._clock, counts)
         self._clock_boot_id: int | None = None
-        self._is_up = False
+        self._is_up = self._has_sensor_fault = False
         self._up_schema: Schema | None = None
         self._pings = Pinger(clock)
         self._watchdog = Watchdog(counts)
@@ -108,21 +110,15 @@ class FramedSession:
         """
         self._counts.bytes_read += len(chunk)
         items: list[Item] = []
-        run: list[bytes] = []  # sample frames of one layout
-        run_layout = None
         bodies = self._decoder.feed(chunk)
-        for body in bodies:
-            layout = self._layout(body)
-            if run and layout is not run_layout:
+        for _, alike in groupby(bodies, _head):
+            run = list(alike)
+            layout = self._layout(run[0])
+            if layout is not None:
                 items += self._take_samples(run, now_s)
-                run = []
-            if layout is None:
-                self._take_message(body, now_s)
             else:
-                run.append(body)
-            run_layout = layout
-        if run:
-            items += self._take_samples(run, now_s)
+                for body in run:
+                    self._take_message(body, now_s)
         if bodies:
             self._watchdog.note_frame(now_s)
         return items
@@ -136,6 +132,8 @@ class FramedSession:
         if now_s < self._look_at_s:
             return []
         self._look_at_s = now_s + _LOOK_S
+        self._counts.clock_drift_ppm = self._clock.drift_ppm
+        self._counts.clock_drift_alarms = self._clock.n_drift_alarms
         return self._look(now_s)
 
     def _begin(self, now_s: float, reason: str) -> None:
@@ -161,18 +159,15 @@ class FramedSession:
         return codec.layout(body) if codec and body[0] & 31 in _SAMPLE_KINDS else None
 
     def _take_samples(self, bodies: list[bytes], now_s: float) -> list[Item]:
-        """Return the items in frames of one layout."""
+        """Return the items in frames of one layout and one epoch."""
         codec = self._handshake.codec
         if codec is None:
             return []
         epoch, seq, t_us, values = codec.decode(bodies)
-        n_per_frame = len(values) // len(epoch)
-        is_ours = epoch == self._epoch
-        if not is_ours.all():
-            self._take_foreign(n_per_frame * int((~is_ours).sum()), now_s)
-            if not is_ours.any():
-                return []
-            seq, t_us, values = seq[is_ours], t_us[is_ours], values[is_ours.repeat(n_per_frame)]
+        n_per_frame = len(values) // len(bodies)
+        if epoch[0] != self._epoch:  # that of all: a run has one
+            self._take_foreign(len(values), now_s)
+            return []
         self._watchdog.note_samples(now_s)
         ticks_us = self._clock.extend(t_us)
         if n_per_frame > 1:
@@ -217,6 +212,7 @@ class FramedSession:
             self._pings.take(message, received.t_us, now_s)
         elif isinstance(message, Status):
             self.back_channel.take_status(message)
+            self._note_sensor(is_faulty=bool(message.flags & FLAG_SENSOR_FAULT))
             self._check_boot_id(message.boot_id, now_s)
         elif isinstance(message, Boot):
             self._check_boot_id(message.boot_id, now_s)
@@ -226,6 +222,12 @@ class FramedSession:
             self._take_answer(received, now_s)
         elif isinstance(message, Ack):
             self._take_ack(message, received.epoch, now_s)
+
+    def _note_sensor(self, *, is_faulty: bool) -> None:
+        if is_faulty and not self._has_sensor_fault:
+            self._counts.sensor_faults += 1
+            _log.warning("%s: the board says that its sensor has failed", self._port)
+        self._has_sensor_fault = is_faulty
 
     def _check_boot_id(self, boot_id: int, now_s: float) -> None:
         if self._handshake.boot_id not in (None, boot_id) and not self._handshake.is_greeting:
@@ -304,6 +306,11 @@ class FramedSession:
             return []
         _log.warning("%s: %s", self._port, reason)
         return [LinkDown(now_s, reason)]
+
+
+def _head(body: bytes) -> tuple[bytes, int]:
+    """Return what frames that are decoded together share: kind, epoch, length."""
+    return body[:2], len(body)
 
 
 def new_session(

@@ -17,8 +17,8 @@ from firmware_bridge.formats.back_channel import BackChannel, HasBackChannel
 from firmware_bridge.formats.requests import PendingRequest
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.link.item_queue import ItemQueue
-from firmware_bridge.link.reader import Reader
-from firmware_bridge.port import Port
+from firmware_bridge.link.reader import Reader, Tap
+from firmware_bridge.port import new_port
 from firmware_bridge.protocol.messages import (
     PREDICTION_HAS_ALARM,
     PREDICTION_WARMING_UP,
@@ -39,13 +39,15 @@ class Link:
     ``Gap`` stands in their place.
 
     Args:
-        port: device, by-id link or pty.
+        port: device, by-id link, pty, USB serial number, ``socket://`` or ``rfc2217://`` URL.
         format: a name in `firmware_bridge.formats.FORMATS`.
         baud: ignored by ports that are no UART.
+        stop_bits: 1, 1.5 or 2; some boards' ports need two above 115,200 baud.
         schema: the channels that must come, in order; None takes what comes.
         rate_hz: the rate to ask the board for; None: the schema's, else the board's own.
         wait_for_port: wait for a missing port instead of raising.
         max_pending_samples: how many read samples are kept for a consumer that is late.
+        recorder: is shown all bytes and items; the caller opens and closes it.
         clock: monotonic seconds.
 
     Raises:
@@ -58,24 +60,26 @@ class Link:
         *,
         format: str = "framed",  # noqa: A002 - the word users know, and the CLI's
         baud: int = 115200,
+        stop_bits: float = 1,
         schema: Schema | None = None,
         rate_hz: float | None = None,
         wait_for_port: bool = False,
         max_pending_samples: int = 65536,
+        recorder: Tap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if rate_hz is not None and not 0 < rate_hz < float("inf"):
             raise FormatError(f"expected a positive rate_hz, got {rate_hz}; omit it if unknown")
         if max_pending_samples < 1:
             raise FormatError(f"expected max_pending_samples >= 1, got {max_pending_samples}")
-        self._port = Port(port, baud)
+        self._port = new_port(port, baud, stop_bits)
         self._wait_for_port = wait_for_port
         self._clock = clock
         self._counts = LinkStatistics()
         self._queue = ItemQueue(max_pending_samples)
         session = new_session(format, SessionSettings(schema, rate_hz), self._counts, DeviceClock())
         self._format = format
-        self._reader = Reader(self._port, session, self._queue, self._counts, clock)
+        self._reader = Reader(self._port, session, self._queue, self._counts, clock, recorder)
         self._back_channel: BackChannel | None = None
         if isinstance(session, HasBackChannel):
             self._back_channel = session.back_channel

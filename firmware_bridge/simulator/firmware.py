@@ -1,10 +1,11 @@
-"""What runs on a simulated board, without I/O: the framed protocol, or lines of CSV."""
+"""What runs on a simulated board, without I/O: the framed protocol."""
 
 from __future__ import annotations
 
 import logging
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from firmware_bridge.framing import MAX_BODY_BYTES, FrameDecoder
@@ -35,7 +36,7 @@ from firmware_bridge.protocol.messages import (
     encode_message,
 )
 from firmware_bridge.protocol.samples import SampleCodec
-from firmware_bridge.sample import Float32, Schema
+from firmware_bridge.sample import Float32
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ class Firmware(Protocol):
     def flush(self) -> bytes:
         """Send what waits for its batch to fill."""
 
+    def reverse_channels(self) -> None:
+        """Send the channels in the other order from the next start on."""
+
     def note_no_room(self) -> int:
         """Learn that the last frame found no room; return the number of samples in it."""
 
@@ -85,6 +89,7 @@ class FramedFirmware:
     def __init__(
         self, board: BoardSchema, *, first_seq: int = 0, proto_min: int = 1, proto_max: int = 1
     ) -> None:
+        self._board = board
         self._wire = board.to_wire()
         self._codec = SampleCodec(board)
         self._first_seq = first_seq
@@ -115,6 +120,20 @@ class FramedFirmware:
     def greet(self, _t_us: int) -> bytes:
         """Say nothing: the host speaks first."""
         return b""
+
+    def count_from(self, first_seq: int) -> None:
+        """Number samples from here on, after the next START."""
+        self._first_seq = first_seq
+
+    def speak_only(self, proto: int) -> None:
+        """Know one version of the protocol."""
+        self._proto_min = self._proto_max = proto
+
+    def reverse_channels(self) -> None:
+        """Become a board that sends its channels in the other order, from the next boot on."""
+        self._board = msgspec.structs.replace(self._board, channels=self._board.channels[::-1])
+        self._wire = self._board.to_wire()
+        self._codec = SampleCodec(self._board)
 
     def lose_acks(self, n_acks: int) -> None:
         """Let the line swallow the next acknowledgements."""
@@ -277,48 +296,3 @@ class FramedFirmware:
 
     def _encode(self, message: Message, t_us: int, *, seq: int = 0) -> bytes:
         return encode_message(message, epoch=self._epoch, seq=seq, t_us=t_us)
-
-
-class CsvFirmware:
-    """Prints a header line when the port is opened, as a board that resets then, and lines."""
-
-    def __init__(self, schema: Schema) -> None:
-        names = (f"{c.name} [{c.unit}]" if c.unit else c.name for c in schema.channels)
-        self._header = ",".join(names).encode() + b"\r\n"
-        self._line = ",".join(["%.9g"] * schema.n_channels) + "\r\n"
-        self.period_us = max(1, round(1e6 / (schema.rate_hz or 100.0)))
-        self.is_streaming = False
-
-    def boot(self, _t_us: int) -> bytes:
-        """Wait for somebody to open the port."""
-        self.is_streaming = False
-        return b""
-
-    def greet(self, _t_us: int) -> bytes:
-        """Print the header."""
-        self.is_streaming = True
-        return self._header
-
-    def take(self, _chunk: bytes, _t_us: int) -> bytes:
-        """Ignore it."""
-        return b""
-
-    def tick(self, _t_us: int) -> bytes:
-        """Say nothing."""
-        return b""
-
-    def sample(self, values: Float32, _t_us: int) -> bytes:
-        """Print the values so that float32 reads back exactly."""
-        return (self._line % tuple(values.tolist())).encode()
-
-    def skip(self) -> bytes:
-        """Print nothing."""
-        return b""
-
-    def flush(self) -> bytes:
-        """Return nothing: every line went out at once."""
-        return b""
-
-    def note_no_room(self) -> int:
-        """Return 1; nobody can be told."""
-        return 1

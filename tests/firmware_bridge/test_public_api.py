@@ -31,6 +31,8 @@ def test_public_names_are_these():
         "list_ports",
     ]
     assert simulator.__all__ == [
+        "FAULTS",
+        "Fault",
         "PumpScenario",
         "PumpSource",
         "QemuBoard",
