@@ -24,6 +24,7 @@ from edge_gru.service.events import (
 )
 from edge_gru.service.stamp import Stamp
 from edge_gru.service.statistics import Latency, LatencyHistogram, Summary
+from edge_gru.service.values import ValueRepair
 from firmware_bridge.link import LinkStatistics
 from firmware_bridge.sample import EpochChanged, Gap, Item, LinkDown, LinkUp, SampleBlock
 
@@ -64,6 +65,7 @@ class Pipeline:
             self._rules = []
         self._rate_hz = config.rate_hz or manifest.schema.rate_hz
         self._predictor = self._new_predictor()
+        self._repair = ValueRepair(config.bad_values, manifest.input_range)
         self._engine_name = f"{engine.name}-{engine.precision}"
         self._stamp = Stamp(config.device, config.stream, clock)
         self._latencies = LatencyHistogram()
@@ -110,6 +112,7 @@ class Pipeline:
                 self._emit(GapEvent(**self._stamp.at(t_s), n_missing=n_missing))
             case EpochChanged(t_s, epoch, reason):
                 self._predictor.note_new_stream()
+                self._repair.begin()
                 self._emit(EpochEvent(**self._stamp.at(t_s), epoch=epoch, reason=reason))
                 _log.info("the board began a new stream (%s); the state was cleared", reason)
             case LinkUp():
@@ -132,6 +135,7 @@ class Pipeline:
             n_samples=self._n_samples,
             n_predictions=of_state.n_predictions,
             rejected_samples=of_state.rejected_samples,
+            repaired_samples=self._repair.n_repaired,
             lost_samples=link.lost_samples,
             overrun_samples=link.overrun_samples,
             frames_bad=link.frames_bad,
@@ -190,10 +194,12 @@ class Pipeline:
             self._rate_hz = item.schema.rate_hz  # neither configured nor the model's: the board's
             self._predictor = self._new_predictor()
         self._predictor.note_new_stream()
+        self._repair.begin()
         names = item.schema.names
         self._emit(LinkEvent(**self._stamp.at(item.t_s), up=True, port=item.port, channels=names))
 
     def _predict(self, block: SampleBlock) -> None:
+        block = self._repair.apply(block)
         push, clock, add_latency = self._predictor.push, self._clock, self._latencies.add
         self._n_samples += len(block)
         for sample in block:

@@ -251,6 +251,22 @@ def test_keys_of_every_kind_are_those_that_readers_rely_on(bundle, sink, block):
     assert found == {kind: f"{common} {keys}" for kind, keys in own.items()}
 
 
+def test_bad_values_are_held_where_that_is_the_policy_and_the_state_never_sees_them(
+    bundle, sink, block
+):
+    pipeline = make_pipeline(bundle, sink, bad_values="hold")
+    samples = block(0, 4)
+    samples.values[1, 0] = np.nan
+    samples.values[2, 1] = np.inf
+    meant = samples.values.copy()
+    meant[1, 0] = meant[0, 0]
+    meant[2, 1] = meant[1, 1]
+    pipeline.process(samples)
+    np.testing.assert_array_equal(predicted(sink), expected(bundle, meant))
+    summary = pipeline.summary(LinkStatistics())
+    assert (summary.repaired_samples, summary.rejected_samples) == (2, 0)
+
+
 def test_output_that_is_not_finite_becomes_null(bundle, sink, block):
     make_pipeline(bundle, sink).process(block(0, 1))
     (event,) = sink.events

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from edge_gru.errors import ModelError
 from firmware_bridge.sample import Schema
@@ -80,3 +81,17 @@ def test_loop_without_shapes_says_what_to_do():
                 value.type.tensor_type.ClearField("shape")
     with pytest.raises(ModelError, match=r"of unknown shape; expected a file with shapes"):
         import_proto(model, 3, "rnn.onnx")
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru_relu"])
+def test_loop_that_starts_beside_zero_is_a_stream_that_starts_there(name):
+    model = onnx.load(FILES / f"{name}.onnx")
+    expand = next(node for node in model.graph.node if node.op_type == "Expand")
+    for tensor in model.graph.initializer:
+        if tensor.name == expand.input[0]:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(0.3, np.float32), tensor.name))
+    imported = import_proto(model, 3, name)
+    assert [state.has_initial for state in imported.model.states] == [True]
+    with opened(imported.model, "reference") as engine:
+        proof = prove(imported.original, partial(run_stream, engine), [X], ())
+    assert proof.largest_difference <= TOLERANCE
