@@ -166,6 +166,7 @@ def _packed(
         {
             "proof": proof.as_dict(),
             "rounding": dict(attempt.rounding),
+            "finetuning": msgspec.to_builtins(attempt.finetuning),
             "tried": msgspec.to_builtins(tried),
             "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
             "tensorrt_lint": pack.lint_graphs(made),
