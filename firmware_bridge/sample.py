@@ -110,13 +110,15 @@ class SampleBlock:
 class LinkUp:
     """The port is open and what comes next has this schema; nothing before it counts any more.
 
-    Where ``is_verified`` is False the format has no check and no numbering: a wrong digit or a lost
-    sample may go unseen, and times are those of arrival.
+    ``epoch`` is the board's number of the stream, where it has one. Where ``is_verified`` is False
+    the format has no check and no numbering: a wrong digit or a lost sample may go unseen, and
+    times are those of arrival.
     """
 
     t_s: float
     port: str
     schema: Schema
+    epoch: int | None = field(default=None, compare=False)
     is_verified: bool = field(default=True, compare=False)
 
 

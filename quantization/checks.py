@@ -12,6 +12,7 @@ from quantization.stuck import StuckTest
 from quantization.twins import Twins
 
 CONTROL = "control"
+CONTROL_CHECK = "control (fp32, biases + 1e-7)"
 N_JUDGED_STEPS = 100_000
 
 _PASS_DB, _WARN_DB = 40.0, 30.0
@@ -200,7 +201,7 @@ def _is_chaotic(control: Deviation, deviation: Deviation) -> bool:
 
 
 def _control_check(control: Deviation | None, *, is_chaotic: bool, has_task: bool) -> Check:
-    name, needs = "control (fp32, biases + 1e-7)", f">= {_CHAOS_DB:g} dB, or far above"
+    name, needs = CONTROL_CHECK, f">= {_CHAOS_DB:g} dB, or far above"
     if control is None:
         return Check(name, "info", "-", needs, "no cell has a bias to add to")
     found = f"{control.sqnr_db_middle:.1f} dB"

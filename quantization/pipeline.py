@@ -92,7 +92,8 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
             for ``accuracy`` and ``macro_f1``.
         metric: of the task: ``accuracy``, ``macro_f1``, ``rmse``, ``mae``, ``esr``, or a function
             of a list of outputs ``(n_steps, n_out)`` and the list of their targets.
-        tolerance: how much worse than fp32 the metric may be, relative.
+        tolerance: how much worse than fp32 the metric may be, relative; of ``esr``, which is a
+            ratio already, by how much.
         resets: the product clears its state where a sequence begins, so the gate does; else the
             sequences are joined with the state carried on.
         accept_failure: pack a model that does not pass the gate; the bundle says so.
@@ -165,6 +166,7 @@ def _packed(
         {
             "proof": proof.as_dict(),
             "rounding": dict(attempt.rounding),
+            "finetuning": msgspec.to_builtins(attempt.finetuning),
             "tried": msgspec.to_builtins(tried),
             "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
             "tensorrt_lint": pack.lint_graphs(made),

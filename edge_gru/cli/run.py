@@ -27,9 +27,12 @@ from firmware_bridge.formats import FORMATS
 _ARCHIVE = b"PK"
 
 
+_OUTPUT = "File; - is stdout (default); board: back to the board."
+
 _EXAMPLES = """\b
 Examples:
   edge-gru run pump.egb --port /dev/ttyACM0
+  edge-gru run pump.egb --port /dev/ttyACM0 -o pump.jsonl -o board
   edge-gru run pump.egb --port /dev/ttyUSB0 --format csv --rate 100 -o pump.jsonl
   edge-gru run /etc/edge-gru/edge-gru.toml
 """
@@ -49,7 +52,7 @@ Examples:
 @click.option("--max-gap", "max_gap_s", type=float, metavar="S", help="Longest gap to keep it.")
 @click.option("--bad-values", help="reject (default), hold the last, or clip to the model's range.")
 @click.option("--alerts/--no-alerts", default=None, help="Follow the model's alerts [on].")
-@click.option("-o", "--output", "outputs", multiple=True, help="File; - is stdout (default).")
+@click.option("-o", "--output", "outputs", multiple=True, help=_OUTPUT)
 @click.option("--device", help="Name of this device in events [its host name].")
 @click.option("--stream", help="Name of this sensor in events [main].")
 @click.option("--flush", "flush_s", type=float, metavar="S", help="Longest wait of an event [0.2].")

@@ -12,8 +12,10 @@ import msgspec
 
 from edge_gru.bundle import load
 from edge_gru.engines.select import open_proven
+from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
-from edge_gru.service.config import RunConfig
+from edge_gru.service.board_sink import BoardSink, WayBack
+from edge_gru.service.config import BOARD, RunConfig
 from edge_gru.service.events import Event
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
@@ -109,6 +111,7 @@ class Service:
             PortError: the port cannot be opened.
             SchemaError: the board's channels are not the model's.
             ProtocolError: the board cannot be worked with.
+            ConfigError: the output board is wanted and the port has no way back.
         """
         try:
             summary = self._run()
@@ -125,6 +128,8 @@ class Service:
             pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
             with self._link_factory(config, bundle.manifest) as link:
                 self._link = link
+                if BOARD in config.outputs:
+                    self._sinks = (*self._sinks, _board_sink(link, bundle.manifest))
                 if self._is_stopping:  # stopped while there was no link yet
                     link.stop()
                 self._notifier.ready()
@@ -170,6 +175,15 @@ class Service:
         if not all(readers) and not self._is_stopping:
             _log.info("the reader of the predictions has left; ending")
             self.stop()
+
+
+def _board_sink(link: ItemSource, manifest: Manifest) -> BoardSink:
+    if not isinstance(link, WayBack):
+        raise ConfigError(
+            "expected a board's port for the output board, got one that only reads; leave that "
+            "output out"
+        )
+    return BoardSink(link, [alert.name for alert in manifest.alerts])
 
 
 class _Timer:

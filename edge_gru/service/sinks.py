@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_gru.errors import ConfigError
-from edge_gru.service.config import STDOUT
+from edge_gru.service.config import BOARD, STDOUT
 from edge_gru.service.events import Event, encode_line
 
 _log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class FileSink(StreamSink):
 
 
 def open_sinks(outputs: Sequence[str]) -> list[Sink]:
-    """Open a sink for each name: a file, or ``-`` for stdout.
+    """Open a sink for each name: a file, or ``-`` for stdout. ``board`` needs a link: not here.
 
     Raises:
         ConfigError: one cannot be opened; then none stays open.
@@ -210,6 +210,8 @@ def open_sinks(outputs: Sequence[str]) -> list[Sink]:
     with ExitStack() as opened:
         sinks: list[Sink] = []
         for name in outputs:
+            if name == BOARD:
+                continue
             sink: Sink = _stdout() if name == STDOUT else FileSink(Path(name)).open()
             opened.callback(sink.close)
             sinks.append(sink)

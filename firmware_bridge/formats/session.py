@@ -34,6 +34,8 @@ class LinkStatistics(FrameCounts):
     resyncs: int = 0  # handshakes after the first on an open port
     board_dropped_samples: int = 0  # the board's own words: its ring was full
     board_missed_samples: int = 0  # likewise: too late to sample
+    unsent_predictions: int = 0  # for the board: overtaken by a newer one, or no stream to be of
+    unwritten_bytes: int = 0  # for the board: the port took no more
     late_samples: int = 0  # read more than 0.1 s after they were taken, fed nevertheless
     unlocked_samples: int = 0  # whose time rests on their arrival alone
     sensor_faults: int = 0  # times that the board said its sensor had failed

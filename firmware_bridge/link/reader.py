@@ -24,6 +24,7 @@ _READ_BYTES = 65536
 _MAX_WAIT_MS = 60_000
 _FIRST_RETRY_S = 0.05
 _MAX_RETRY_S = 0.5  # so that a port is open within a second of its return
+_STOP, _WAKE = b"\0", b"\1"
 
 
 class _HangUpError(Exception):
@@ -61,13 +62,16 @@ class Reader:
         self._counts = counts
         self._clock = clock
         self._tap = tap
-        self._stop_fd, self._wake_fd = -1, -1
+        self._told_fd, self._tell_fd = -1, -1
+        self._wake_lock = threading.Lock()  # not for stop: a signal handler must not wait
+        self._is_stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self, *, is_open: bool) -> None:
         """Start the thread; ``is_open``: the port was opened already."""
-        self._stop_fd, self._wake_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
+        self._told_fd, self._tell_fd = os.pipe()
+        os.set_blocking(self._told_fd, False)
+        os.set_blocking(self._tell_fd, False)
         self._thread = threading.Thread(
             target=self._run, kwargs={"is_open": is_open}, name="edge-gru-link", daemon=True
         )
@@ -75,9 +79,18 @@ class Reader:
 
     def stop(self) -> None:
         """Ask the thread to end; safe in a signal handler."""
-        if self._wake_fd >= 0:
+        self._tell(_STOP)
+
+    def wake(self) -> None:
+        """Let the session run its timers now, as there is something to send."""
+        with self._wake_lock:
+            self._tell(_WAKE)
+
+    def _tell(self, what: bytes) -> None:
+        fd = self._tell_fd
+        if fd >= 0:
             with contextlib.suppress(BlockingIOError):
-                os.write(self._wake_fd, b"\0")
+                os.write(fd, what)
 
     def join(self) -> None:
         """Wait for the end of the thread; close what it used."""
@@ -85,9 +98,10 @@ class Reader:
             return
         self._thread.join()
         self._thread = None
-        wake_fd, self._wake_fd = self._wake_fd, -1
-        os.close(self._stop_fd)
-        os.close(wake_fd)
+        with self._wake_lock:
+            tell_fd, self._tell_fd = self._tell_fd, -1
+            os.close(tell_fd)
+        os.close(self._told_fd)
 
     def _run(self, *, is_open: bool) -> None:
         error: BridgeError | None = BridgeError("the reader failed; its traceback is in the log")
@@ -125,11 +139,11 @@ class Reader:
             _HangUpError: the port went away.
         """
         fd = self._port.fileno()
-        session, clock, counts = self._session, self._clock, self._counts
+        session, clock = self._session, self._clock
         pace = Pace()
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        poll.register(self._stop_fd, select.POLLIN)
+        poll.register(self._told_fd, select.POLLIN)
         now_s = clock()
         while True:
             wait_s = session.wake_at_s - now_s
@@ -138,18 +152,23 @@ class Reader:
                 wait_s = max(0.0, session.wake_at_s - now_s)
             ready = poll.poll(min(wait_s * 1000 + 1, _MAX_WAIT_MS))
             now_s = clock()
-            if len(ready) > 1 or (ready and ready[0][0] == self._stop_fd):
-                self._write(fd, session.farewell())
-                return
-            if ready:
-                chunk = self._read(fd)
-                if self._tap is not None:
-                    self._tap.note_bytes(now_s, chunk)
-                n_before = counts.samples
-                self._deliver(session.receive(chunk, now_s), fd)
-                pause_s = pace.pause_s(now_s, counts.samples - n_before, len(chunk))
-                if pause_s:
-                    time.sleep(pause_s)
+            for ready_fd, _ in ready:
+                if ready_fd == fd:
+                    self._take(fd, now_s, pace)
+                elif self._is_told_to_stop():
+                    self._write(fd, session.farewell())
+                    return
+
+    def _take(self, fd: int, now_s: float, pace: Pace) -> None:
+        """Read once, hand on what it makes, and let a fast line fill up again."""
+        chunk = self._read(fd)
+        if self._tap is not None:
+            self._tap.note_bytes(now_s, chunk)
+        n_before = self._counts.samples
+        self._deliver(self._session.receive(chunk, now_s), fd)
+        pause_s = pace.pause_s(now_s, self._counts.samples - n_before, len(chunk))
+        if pause_s:
+            time.sleep(pause_s)
 
     def _deliver(self, items: list[Item], fd: int) -> None:
         if items:
@@ -177,13 +196,16 @@ class Reader:
 
     def _write(self, fd: int, outgoing: bytes) -> None:
         """Write what fits; the rest is asked again, so a board that does not read is no fault."""
+        n_written = 0
         try:
             if outgoing:
-                self._counts.bytes_written += os.write(fd, outgoing)
+                n_written = os.write(fd, outgoing)
         except BlockingIOError:
             _log.debug("%s takes no bytes", self._port.path)
         except OSError as error:
             raise _HangUpError(f"the port hung up: {error.strerror}") from error
+        self._counts.bytes_written += n_written
+        self._counts.unwritten_bytes += len(outgoing) - n_written
 
     def _reopen(self) -> bool:
         """Open the port as soon as it is there; False if told to stop before."""
@@ -208,5 +230,11 @@ class Reader:
 
     def _is_stopped_within(self, timeout_s: float) -> bool:
         poll = select.poll()
-        poll.register(self._stop_fd, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
+        poll.register(self._told_fd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000)) and self._is_told_to_stop()
+
+    def _is_told_to_stop(self) -> bool:
+        """Take what was told since the last call; a stop holds for ever."""
+        with contextlib.suppress(BlockingIOError):
+            self._is_stopping |= _STOP in os.read(self._told_fd, 4096)
+        return self._is_stopping

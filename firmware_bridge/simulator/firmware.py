@@ -11,17 +11,21 @@ import numpy as np
 from firmware_bridge.framing import MAX_BODY_BYTES, FrameDecoder
 from firmware_bridge.protocol.board_schema import BoardSchema, schema_crc32
 from firmware_bridge.protocol.messages import (
+    FLAG_ALARM_LIT,
     FLAG_STREAMING,
+    PREDICTION_HAS_ALARM,
     START_ARGUMENTS,
     START_RESULT,
     Ack,
     AckStatus,
+    Alarm,
     Boot,
     Command,
     Hello,
     Message,
     Ping,
     Pong,
+    Prediction,
     ReadSchema,
     Received,
     Request,
@@ -78,7 +82,8 @@ class Firmware(Protocol):
 class FramedFirmware:
     """Speaks the framed protocol as a board does.
 
-    ``proto_min``, ``proto_max`` and ``first_seq`` make boards that tests need.
+    ``proto_min``, ``proto_max`` and ``first_seq`` make boards that tests need. ``prediction`` is
+    the last that came for the stream that runs, ``alarms`` what was last said of alerts.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class FramedFirmware:
         self._proto_min, self._proto_max = proto_min, proto_max
         self._boot_id = 0
         self._n_acks_to_lose = 0
+        self.prediction: Prediction | None = None
+        self.alarms = 0
         self.period_us = max(1, round(1e6 / (board.default_rate_hz or 100.0)))
 
     def boot(self, t_us: int) -> bytes:
@@ -102,7 +109,8 @@ class FramedFirmware:
         self._decoder = FrameDecoder()
         self._last_ack: Ack | None = None
         self._n_per_frame = 1
-        self._n_samples = self._n_dropped = self._n_rx_bad = 0
+        self._n_samples = self._n_dropped = self._n_rx_bad = self._n_predictions = 0
+        self.prediction, self.alarms = None, 0
         self._n_in_frame = 0
         self.is_streaming = False
         self._forget_batch()
@@ -158,8 +166,25 @@ class FramedFirmware:
         elif isinstance(message, Request):
             return self._acknowledge(message, t_us)
         else:
+            self._heed(message, received.epoch)
             return b""
         return self._encode(answer, t_us)
+
+    def _heed(self, message: Message, epoch: int) -> None:
+        """Take what the model says."""
+        if isinstance(message, Alarm):
+            if message.alarms != self.alarms:
+                _log.info("the board's alarms are now %#x", message.alarms)
+            self.alarms = message.alarms
+        elif isinstance(message, Prediction) and self.is_streaming and epoch == self._epoch:
+            self.prediction = message
+            self._n_predictions += 1
+
+    @property
+    def has_alarm(self) -> bool:
+        """Whether an alert of the model is active."""
+        flags = 0 if self.prediction is None else self.prediction.flags
+        return bool(self.alarms or flags & PREDICTION_HAS_ALARM)
 
     def _welcome(self, hello: Hello) -> Welcome:
         common = min(self._proto_max, hello.proto_max)
@@ -178,11 +203,11 @@ class FramedFirmware:
     def _acknowledge(self, request: Request, t_us: int) -> bytes:
         """Act, unless this id was answered before: then the answer was lost, not the command."""
         if self._last_ack is None or self._last_ack.request_id != request.request_id:
-            if request.command == Command.RESET:
-                return self.boot(t_us)
             status = self._act(request, t_us)
-            result = START_RESULT.pack(self.period_us)
+            result = START_RESULT.pack(self.period_us) if request.command == Command.START else b""
             self._last_ack = Ack(request.request_id, request.command, status, result)
+            if request.command == Command.RESET:
+                return self._encode(self._last_ack, t_us) + self.boot(t_us)
         if self._n_acks_to_lose:
             self._n_acks_to_lose -= 1
             return b""
@@ -192,8 +217,11 @@ class FramedFirmware:
         if request.command == Command.STOP:
             self.is_streaming = False
             return AckStatus.OK
+        if request.command in (Command.IDENTIFY, Command.RESET):
+            return AckStatus.OK
         if request.command != Command.START:
-            return AckStatus.UNKNOWN_COMMAND
+            is_known = request.command == Command.SET
+            return AckStatus.NOT_SUPPORTED if is_known else AckStatus.UNKNOWN_COMMAND
         if len(request.arguments) != START_ARGUMENTS.size:
             return AckStatus.BAD_ARGUMENT
         period_us, n_per_frame = START_ARGUMENTS.unpack(request.arguments)
@@ -202,7 +230,7 @@ class FramedFirmware:
         self.period_us, self._n_per_frame = period_us, n_per_frame
         self._epoch = (self._epoch + 1) % 256
         self._seq = self._first_seq
-        self._n_samples = 0
+        self._n_samples = self._n_dropped = 0
         self.is_streaming = True
         self._forget_batch()
         _log.debug("streaming every %d us from %d us on", period_us, t_us)
@@ -223,7 +251,9 @@ class FramedFirmware:
             n_rx_overrun=0,
             ring_high_water=0,
             reset_cause=_RESET_BY_SOFTWARE,
-            flags=FLAG_STREAMING if self.is_streaming else 0,
+            flags=FLAG_STREAMING * self.is_streaming | FLAG_ALARM_LIT * self.has_alarm,
+            n_rx_good=self._decoder.counts.frames_good,
+            n_predictions=self._n_predictions,
         )
         return self._encode(status, t_us)
 

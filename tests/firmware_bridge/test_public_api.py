@@ -35,6 +35,7 @@ def test_public_names_are_these():
         "Fault",
         "PumpScenario",
         "PumpSource",
+        "QemuBoard",
         "ReplaySource",
         "SimulatedBoard",
         "Source",
