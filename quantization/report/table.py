@@ -74,6 +74,10 @@ def _of_import(report: Report) -> list[tuple[str, str]]:
         rows.append(("rounding", ", ".join(f"{cell} {name}" for cell, name in rounding.items())))
     if finetuning := report.get("finetuning"):
         rows.append(("finetuning", _finetuned(finetuning)))
+    for rung in report.get("tried", []):
+        verdict = rung["verdict"] or "not asked"
+        text = f"{rung['p50_us']:.1f} us a step on {rung['engine']}: {verdict}"
+        rows.append((f"recipe {rung['recipe']}", text))
     rows += [("TensorRT", finding) for finding in report.get("tensorrt_lint", [])]
     if warmup := report.get("warmup"):
         n = warmup["n_steps"]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edge_gru.bundle import Bundle
-from edge_gru.manifest import GateResult, PrecisionInfo, Program, StepNode
+from edge_gru.manifest import GateResult, PrecisionInfo, ProductForm, Program, StepNode
 from firmware_bridge.port import PortInfo
 
 
@@ -100,7 +100,11 @@ def test_verify_fails_when_an_engine_answers_otherwise(call, dishonest_path):
 
 
 def test_verify_fails_when_one_precision_of_two_does(call, pack, schema, tmp_path):
-    precisions = {name: PrecisionInfo({}, 1e-6, 100.0) for name in ("fp16", "fp32")}
+    narrowed = {"gru.w_hh": ProductForm("fp16", "fp16")}
+    precisions = {
+        "fp16": PrecisionInfo({}, 1e-6, 100.0, narrowed),
+        "fp32": PrecisionInfo({}, 1e-6, 100.0),
+    }
     path = pack(schema, precisions=precisions).save(tmp_path / "half.egb")
     result = call("verify", path, "--engine", "reference", "--json")
     assert result.exit_code == 1

@@ -1,0 +1,1 @@
+"""Evidence that anybody can print again: tables with their conditions, one command each."""
