@@ -62,6 +62,13 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opset: int
 
 
+class ProductForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a product multiplies: its operand and its weight."""
+
+    operand: Literal["fp32", "fp16", "int8", "int8-hilo"]
+    weight: Literal["fp32", "fp16", "int8", "int4"]
+
+
 class PrecisionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One numeric form of the model: its graphs by use, and what golden vectors may differ by.
 
@@ -72,6 +79,8 @@ class PrecisionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graphs: dict[str, str]
     step_tolerance: float
     stream_sqnr_db: float
+    products: dict[str, ProductForm] = {}
+    is_joint: bool = False
 
 
 class Alert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

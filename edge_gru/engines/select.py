@@ -35,6 +35,12 @@ ENGINES = {
     "reference": EngineRow(
         "edge_gru.engines.reference", "ReferenceEngine", "reinstall edge-gru", serves=False
     ),
+    "native": EngineRow(
+        "edge_gru.engines.native",
+        "NativeEngine",
+        "install a C compiler, then install edge-gru again",
+        serves=True,
+    ),
     "onnxruntime": EngineRow(
         "edge_gru.engines.onnxruntime",
         "OnnxRuntimeEngine",

@@ -1,0 +1,1 @@
+"""The C kernels of the native engine (``src``) and their extension module, ``_native``."""
