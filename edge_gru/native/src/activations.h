@@ -5,6 +5,9 @@
  * with 2^0 = 1 exactly, relative error 1.1e-7. The reciprocal starts from the bits of its operand
  * and is refined by one step of second order and one of third; no instruction that estimates.
  */
+#ifndef EDGE_GRU_ACTIVATIONS_H
+#define EDGE_GRU_ACTIVATIONS_H
+
 #include LANES_HEADER
 
 /* A fused add of it leaves the nearest integer plus 127 in the lowest bits. */
@@ -35,3 +38,5 @@ LANES_INLINE F tanh_lanes(F a) {
     const F y = logistic(f_clip(a, -25.0f, 25.0f), -2.0f * LOG2_E);
     return f_fma(y, f_set(2.0f), f_set(-1.0f));
 }
+
+#endif

@@ -1,170 +1,230 @@
 /* One step of each recurrent cell, sixteen units at a time, on any set of lanes. */
+#ifndef EDGE_GRU_CELLS_H
+#define EDGE_GRU_CELLS_H
+
+#include "activations.h"
 #include "products.h"
 
-/* The gates of a block once their pre-activations are there; writes the new h (and c). */
-LANES_INLINE void gru_gates(const F *a, F candidate, float *h) {
+/* Rows of a call; gates holds the product with x, biases added, as [block][gate][16]. */
+struct rows {
+    float *const *gates;
+    float *const *h;
+    float *const *c;
+    float *const *h_out; /* h, but for a projected LSTM and for the reset stage */
+};
+
+/* What becomes of the pre-activations a of a block, once they are there. */
+typedef void Gates(const struct cell *, size_t block, const F *a, size_t row,
+                   const struct rows *);
+
+LANES_INLINE float *gates_of(const struct cell *cell, size_t block, size_t row,
+                             const struct rows *rows) {
+    return rows->gates[row] + block * cell->n_gates * LANES;
+}
+
+LANES_INLINE void gru_gates(const struct cell *cell, size_t block, const F *a, size_t row,
+                            const struct rows *rows) {
+    float *h = rows->h[row] + block * LANES;
     const F r = sigmoid_lanes(a[0]);
     const F z = sigmoid_lanes(a[1]);
-    const F n = tanh_lanes(f_fma(r, a[2], candidate));
+    const F x = f_load(gates_of(cell, block, row, rows) + 2 * LANES);
+    const F n = tanh_lanes(f_fma(r, a[2], x));
     f_store(h, f_fma(z, f_sub(f_load(h), n), n));
 }
 
-LANES_INLINE void lstm_gates(const F *a, float *h, float *c) {
+/* A GRU with the reset first takes two stages: this one leaves r * h, and z in place of r. */
+LANES_INLINE void reset_gates(const struct cell *cell, size_t block, const F *a, size_t row,
+                              const struct rows *rows) {
+    const F h = f_load(rows->h[row] + block * LANES);
+    f_store(rows->h_out[row] + block * LANES, f_mul(sigmoid_lanes(a[0]), h));
+    f_store(gates_of(cell, block, row, rows), sigmoid_lanes(a[1]));
+}
+
+LANES_INLINE void candidate_gates(const struct cell *cell, size_t block, const F *a,
+                                  size_t row, const struct rows *rows) {
+    float *h = rows->h[row] + block * LANES;
+    const F z = f_load(gates_of(cell, block, row, rows));
+    const F n = tanh_lanes(a[0]);
+    f_store(h, f_fma(z, f_sub(f_load(h), n), n));
+}
+
+LANES_INLINE void lstm_gates(const struct cell *cell, size_t block, const F *a, size_t row,
+                             const struct rows *rows) {
+    float *c = rows->c[row] + block * LANES;
     const F i = sigmoid_lanes(a[0]);
     const F f = sigmoid_lanes(a[1]);
     const F g = tanh_lanes(a[2]);
     const F o = sigmoid_lanes(a[3]);
     const F new_c = f_fma(f, f_load(c), f_mul(i, g));
+    (void)cell;
     f_store(c, new_c);
-    f_store(h, f_mul(o, tanh_lanes(new_c)));
+    f_store(rows->h_out[row] + block * LANES, f_mul(o, tanh_lanes(new_c)));
 }
 
-/*
- * The steps that a block takes. A GRU with the reset first takes two: RESET turns h into r * h
- * (spare) and keeps z where its pre-activation was, CANDIDATE does the rest.
- */
-enum stage { STAGE_GRU, STAGE_RESET, STAGE_CANDIDATE, STAGE_LSTM, STAGE_TANH, STAGE_RELU };
-
-LANES_INLINE int stage_gates(enum stage stage) {
-    return stage == STAGE_GRU ? 3 : stage == STAGE_LSTM ? 4 : stage == STAGE_RESET ? 2 : 1;
-}
-
-struct rows {
-    float *const *gates; /* the product with x, biases added */
-    float *const *h;
-    float *const *c;
-    float *const *h_out; /* h, but for a projected LSTM and for RESET */
+/* What a stage multiplies with, and how its rows lie. */
+struct stage {
+    const struct product *p;
+    size_t first_gate;     /* in rows->gates, of what the first vector of a block is added to */
+    const float *add_last; /* of the last vector instead, if not NULL: the bias of a candidate */
 };
 
-LANES_INLINE void cell_block(enum stage stage, enum form form, const struct cell *cell,
-                             const struct product *p, size_t block,
-                             const uint8_t *const *operands, int n_rows, size_t row,
-                             const struct rows *rows) {
-    const int n_gates = stage_gates(stage);
-    const size_t unit = block * LANES;
-    const size_t stride = cell->n_gates * LANES;
-    F a[MAX_TILE * DENSE_GROUP];
+LANES_INLINE void block_of_row(enum form form, Gates *finish, const struct cell *cell,
+                               const struct stage *stage, int n_gates, size_t block,
+                               const uint8_t *const *operands, size_t row,
+                               const struct rows *rows) {
+    const float *add = gates_of(cell, block, row, rows) + stage->first_gate * LANES;
+    F a[DENSE_GROUP];
     LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        const float *gates = rows->gates[row + (size_t)r] + block * stride;
+    for (int g = 0; g < n_gates; g++) {
+        a[g] = f_load(add + g * LANES);
+    }
+    if (stage->add_last) {
+        a[n_gates - 1] = f_load(stage->add_last + block * LANES);
+    }
+    add_row(form, stage->p, block * (size_t)n_gates, n_gates, operands, a);
+    finish(cell, block, a, row, rows);
+}
+
+LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const struct stage *stage,
+                                int n_gates, size_t block, const uint8_t *const *operands,
+                                size_t n_tile, size_t row, const struct rows *rows) {
+    float sums[MAX_TILE][DENSE_GROUP * LANES];
+    float *out[MAX_TILE];
+    F a[DENSE_GROUP];
+    for (size_t r = 0; r < MAX_TILE; r++) {
+        out[r] = sums[r];
+    }
+    const struct tile t = {
+        {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, operands},
+        (const float *const *)rows->gates + row,
+        (block * cell->n_gates + stage->first_gate) * LANES,
+        stage->add_last ? stage->add_last + block * LANES : NULL,
+        out,
+        0,
+    };
+    add_tile(&t);
+    for (size_t r = 0; r < n_tile; r++) {
         LANES_UNROLL
         for (int g = 0; g < n_gates; g++) {
-            const int gate = stage == STAGE_CANDIDATE ? 2 : g;
-            a[r * n_gates + g] = stage == STAGE_GRU && g == 2 ? f_load(cell->bias_candidate + unit)
-                                                              : f_load(gates + gate * LANES);
+            a[g] = f_load(sums[r] + g * LANES);
         }
-    }
-    add_group(form, p, block * (size_t)n_gates, n_gates, operands, n_rows, a);
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        float *gates = rows->gates[row + (size_t)r] + block * stride;
-        float *h = rows->h[row + (size_t)r] + unit;
-        float *h_out = rows->h_out[row + (size_t)r] + unit;
-        const F *pre = a + r * n_gates;
-        switch (stage) {
-        case STAGE_GRU:
-            gru_gates(pre, f_load(gates + 2 * LANES), h);
-            break;
-        case STAGE_RESET:
-            f_store(h_out, f_mul(sigmoid_lanes(pre[0]), f_load(h)));
-            f_store(gates + LANES, sigmoid_lanes(pre[1]));
-            break;
-        case STAGE_CANDIDATE: {
-            const F n = tanh_lanes(pre[0]);
-            f_store(h, f_fma(f_load(gates + LANES), f_sub(f_load(h), n), n));
-            break;
-        }
-        case STAGE_LSTM:
-            lstm_gates(pre, h_out, rows->c[row + (size_t)r] + unit);
-            break;
-        case STAGE_TANH:
-            f_store(h, tanh_lanes(pre[0]));
-            break;
-        case STAGE_RELU:
-            f_store(h, f_relu(pre[0]));
-            break;
-        }
+        finish(cell, block, a, row + r, rows);
     }
 }
 
-LANES_INLINE void cell_blocks(enum stage stage, enum form form, const struct cell *cell,
-                              const struct product *p, const uint8_t *const *operands,
-                              size_t n_rows, const struct rows *rows) {
-    const size_t tile = (size_t)tile_rows(form);
+LANES_INLINE void blocks_of_row(enum form form, Gates *finish, const struct cell *cell,
+                                const struct stage *stage, int n_gates,
+                                const uint8_t *const *operands, size_t row,
+                                const struct rows *rows) {
     for (size_t block = 0; block < cell->n_blocks; block++) {
-        size_t r = 0;
-        for (; r + tile <= n_rows; r += tile) {
-            cell_block(stage, form, cell, p, block, operands + r, (int)tile, r, rows);
+        block_of_row(form, finish, cell, stage, n_gates, block, operands, row, rows);
+    }
+}
+
+/* The product with h, and the gates of each block as soon as it is there. */
+LANES_INLINE void run_stage(Gates *finish, const struct cell *cell, const struct stage *stage,
+                            int n_gates, const struct workspace *room, size_t n_rows,
+                            const float *const *in, const struct rows *rows) {
+    const uint8_t *operands[MAX_ROWS];
+    const enum form form = stage->p->form;
+    const size_t tile = tile_rows(form);
+    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
+    prepare(stage->p, room, n_rows, in, operands);
+    for (size_t block = 0; n_tiled && block < cell->n_blocks; block++) {
+        for (size_t r = 0; r < n_tiled; r += tile) {
+            block_of_tile(finish, cell, stage, n_gates, block, operands + r, tile, r, rows);
         }
-        for (; tile > 1 && r < n_rows; r++) {
-            cell_block(stage, form, cell, p, block, operands + r, 1, r, rows);
+    }
+    for (size_t r = n_tiled; r < n_rows; r++) {
+        const uint8_t *const *row = operands + r;
+        switch (form) {
+        case FORM_FP32:
+            blocks_of_row(FORM_FP32, finish, cell, stage, n_gates, row, r, rows);
+            break;
+        case FORM_FP16:
+            blocks_of_row(FORM_FP16, finish, cell, stage, n_gates, row, r, rows);
+            break;
+        case FORM_INT8:
+            blocks_of_row(FORM_INT8, finish, cell, stage, n_gates, row, r, rows);
+            break;
+        default:
+            blocks_of_row(FORM_INT8_HILO, finish, cell, stage, n_gates, row, r, rows);
+            break;
         }
     }
 }
 
-/* One function a stage: each holds the four forms. */
-#define DEFINE_STAGE(name, stage)                                                                  \
-    static void name(const struct cell *cell, const struct product *p,                             \
-                     const struct workspace *room, size_t n_rows, const float *const *in,          \
-                     const struct rows *rows) {                                                    \
-        const uint8_t *operands[MAX_ROWS];                                                         \
-        prepare(p, room, n_rows, in, operands);                                                    \
-        switch (p->form) {                                                                         \
-        case FORM_FP32:                                                                            \
-            cell_blocks(stage, FORM_FP32, cell, p, operands, n_rows, rows);                        \
-            break;                                                                                 \
-        case FORM_FP16:                                                                            \
-            cell_blocks(stage, FORM_FP16, cell, p, operands, n_rows, rows);                        \
-            break;                                                                                 \
-        case FORM_INT8:                                                                            \
-            cell_blocks(stage, FORM_INT8, cell, p, operands, n_rows, rows);                        \
-            break;                                                                                 \
-        default:                                                                                   \
-            cell_blocks(stage, FORM_INT8_HILO, cell, p, operands, n_rows, rows);                   \
-            break;                                                                                 \
-        }                                                                                          \
-    }
+static void step_gru(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                     const struct rows *rows) {
+    const struct stage stage = {&cell->h, 0, cell->bias_candidate};
+    run_stage(gru_gates, cell, &stage, 3, room, n_rows, (const float *const *)rows->h,
+              rows);
+}
 
-DEFINE_STAGE(stage_gru, STAGE_GRU)
-DEFINE_STAGE(stage_reset, STAGE_RESET)
-DEFINE_STAGE(stage_candidate, STAGE_CANDIDATE)
-DEFINE_STAGE(stage_lstm, STAGE_LSTM)
-DEFINE_STAGE(stage_tanh, STAGE_TANH)
-DEFINE_STAGE(stage_relu, STAGE_RELU)
+static void step_reset(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                       const struct rows *rows) {
+    const struct stage stage = {&cell->h, 0, NULL};
+    run_stage(reset_gates, cell, &stage, 2, room, n_rows, (const float *const *)rows->h,
+              rows);
+}
+
+static void step_candidate(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                           const struct rows *rows) {
+    const struct stage stage = {&cell->h_candidate, 2, NULL};
+    run_stage(candidate_gates, cell, &stage, 1, room, n_rows, (const float *const *)rows->h_out,
+              rows);
+}
+
+static void step_lstm(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                      const struct rows *rows) {
+    const struct stage stage = {&cell->h, 0, NULL};
+    run_stage(lstm_gates, cell, &stage, 4, room, n_rows, (const float *const *)rows->h,
+              rows);
+}
+
+static void step_rnn(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                     const struct rows *rows) {
+    add_product(&cell->h, room, n_rows, (const float *const *)rows->h,
+                (const float *const *)rows->gates, rows->gates);
+    for (size_t r = 0; r < n_rows; r++) {
+        for (size_t block = 0; block < cell->n_blocks; block++) {
+            const F a = f_load(rows->gates[r] + block * LANES);
+            f_store(rows->h[r] + block * LANES,
+                    cell->kind == CELL_RNN_TANH ? tanh_lanes(a) : f_relu(a));
+        }
+    }
+}
 
 static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c) {
     float *gates[MAX_ROWS];
     float *spare[MAX_ROWS];
-    for (size_t r = 0; r < n_rows; r++) {
+    gates[0] = room->gates;
+    spare[0] = room->spare;
+    for (size_t r = 1; r < n_rows; r++) {
         gates[r] = room->gates + r * room->gates_stride;
         spare[r] = room->spare + r * room->spare_stride;
     }
-    const float *const *h_in = (const float *const *)h;
-    const float *const *spare_in = (const float *const *)spare;
     struct rows rows = {gates, h, c, h};
     dense(&cell->x, room, n_rows, x, cell->bias, gates);
     switch (cell->kind) {
     case CELL_GRU:
-        stage_gru(cell, &cell->h, room, n_rows, h_in, &rows);
+        step_gru(cell, room, n_rows, &rows);
         break;
     case CELL_GRU_RESET_FIRST:
         rows.h_out = spare;
-        stage_reset(cell, &cell->h, room, n_rows, h_in, &rows);
-        stage_candidate(cell, &cell->h_candidate, room, n_rows, spare_in, &rows);
+        step_reset(cell, room, n_rows, &rows);
+        step_candidate(cell, room, n_rows, &rows);
         break;
     case CELL_LSTM:
         rows.h_out = cell->has_projection ? spare : h;
-        stage_lstm(cell, &cell->h, room, n_rows, h_in, &rows);
+        step_lstm(cell, room, n_rows, &rows);
         if (cell->has_projection) {
-            dense(&cell->projection, room, n_rows, spare_in, room->zeros, h);
+            dense(&cell->projection, room, n_rows, (const float *const *)spare, room->zeros, h);
         }
         break;
-    case CELL_RNN_TANH:
-        stage_tanh(cell, &cell->h, room, n_rows, h_in, &rows);
-        break;
     default:
-        stage_relu(cell, &cell->h, room, n_rows, h_in, &rows);
+        step_rnn(cell, room, n_rows, &rows);
         break;
     }
 }
@@ -180,3 +240,5 @@ static void hyperbolic_tangent(size_t n, const float *in, float *out) {
         f_store(out + i, tanh_lanes(f_load(in + i)));
     }
 }
+
+#endif

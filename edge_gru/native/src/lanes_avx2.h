@@ -8,6 +8,8 @@
 
 #define LANES_NAME "avx2"
 #define LANES_INLINE static inline __attribute__((always_inline))
+#define LANES_CALLED static __attribute__((noinline))
+#define LANES_DIVIDE 0
 #ifdef __clang__
 #define LANES_UNROLL _Pragma("unroll")
 #else
@@ -16,11 +18,12 @@
 #define TILE_INT8 1
 #define TILE_HILO 1
 #define TILE_FLOAT 1
-#define MAX_TILE 1
 #define VECTORS_INT8 4
 #define VECTORS_HILO 2
 #define VECTORS_FLOAT 1
 #define VECTORS_FLOAT_TILE 1
+#define PARTS_INT8 1
+#define MAX_TILE 1
 #define OPERAND_OFFSET 0
 
 typedef struct {
@@ -52,9 +55,6 @@ LANES_INLINE F f_sub(F x, F y) {
 LANES_INLINE F f_mul(F x, F y) {
     return f_both(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b));
 }
-LANES_INLINE F f_div(F x, F y) {
-    return f_both(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b));
-}
 LANES_INLINE F f_fma(F x, F y, F z) {
     return f_both(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
 }
@@ -72,6 +72,9 @@ LANES_INLINE F f_clip(F x, float low, float high) {
 }
 LANES_INLINE F f_clip_number(F x, float low, float high) {
     return f_min(f_max(x, f_set(low)), f_set(high));
+}
+LANES_INLINE F f_number_within(F x, F bound) {
+    return f_min(f_max(x, f_sub(f_set(0.0f), bound)), bound);
 }
 LANES_INLINE F f_relu(F x) { return f_max(f_set(0.0f), x); }
 LANES_INLINE F f_of_bits(__m256i a, __m256i b) {
@@ -96,6 +99,15 @@ LANES_INLINE F f_rounded(F x) {
                   _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+/* Sums that begin alike are one value to GCC, which then copies each of them in every round. */
+LANES_INLINE I i_apart(I x) {
+    __asm__("" : "+x"(x.a), "+x"(x.b));
+    return x;
+}
+LANES_INLINE F f_apart(F x) {
+    __asm__("" : "+x"(x.a), "+x"(x.b));
+    return x;
+}
 LANES_INLINE I i_zero(void) { return i_both(_mm256_setzero_si256(), _mm256_setzero_si256()); }
 LANES_INLINE I i_load(const int32_t *p) {
     return i_both(_mm256_loadu_si256((const __m256i *)(const void *)p),
@@ -132,6 +144,10 @@ LANES_INLINE __m256i dot_half(__m256i acc, Operand operand, __m256i weights) {
 }
 LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
     return i_both(dot_half(acc.a, operand, weights.a), dot_half(acc.b, operand, weights.b));
+}
+
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    return i_dot(acc, operand, weights_load(weights));
 }
 
 #endif

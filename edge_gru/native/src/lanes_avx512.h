@@ -8,6 +8,8 @@
 
 #define LANES_NAME "avx512"
 #define LANES_INLINE static inline __attribute__((always_inline))
+#define LANES_CALLED static __attribute__((noinline))
+#define LANES_DIVIDE 0
 #ifdef __clang__
 #define LANES_UNROLL _Pragma("unroll")
 #else
@@ -16,11 +18,12 @@
 #define TILE_INT8 4
 #define TILE_HILO 2
 #define TILE_FLOAT 2
-#define MAX_TILE 4
 #define VECTORS_INT8 4
 #define VECTORS_HILO 4
 #define VECTORS_FLOAT 4
-#define VECTORS_FLOAT_TILE 2
+#define VECTORS_FLOAT_TILE 3
+#define PARTS_INT8 4
+#define MAX_TILE 4
 #define OPERAND_OFFSET 128 /* VNNI takes the operand unsigned: each row is corrected for it */
 
 typedef __m512 F;
@@ -34,7 +37,6 @@ LANES_INLINE F f_set(float a) { return _mm512_set1_ps(a); }
 LANES_INLINE F f_add(F a, F b) { return _mm512_add_ps(a, b); }
 LANES_INLINE F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
 LANES_INLINE F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
-LANES_INLINE F f_div(F a, F b) { return _mm512_div_ps(a, b); }
 LANES_INLINE F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 LANES_INLINE F f_fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 LANES_INLINE F f_clip(F a, float low, float high) {
@@ -42,6 +44,10 @@ LANES_INLINE F f_clip(F a, float low, float high) {
 }
 LANES_INLINE F f_clip_number(F a, float low, float high) {
     return _mm512_min_ps(_mm512_max_ps(a, f_set(low)), f_set(high));
+}
+LANES_INLINE F f_number_within(F a, F bound) {
+    const F low = _mm512_sub_ps(_mm512_setzero_ps(), bound);
+    return _mm512_min_ps(_mm512_max_ps(a, low), bound);
 }
 LANES_INLINE F f_relu(F a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
 LANES_INLINE F f_bits_shifted_23(F a) {
@@ -58,6 +64,15 @@ LANES_INLINE F f_rounded(F a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
+/* Sums that begin alike are one value to GCC, which then copies each of them in every round. */
+LANES_INLINE I i_apart(I a) {
+    __asm__("" : "+v"(a));
+    return a;
+}
+LANES_INLINE F f_apart(F a) {
+    __asm__("" : "+v"(a));
+    return a;
+}
 LANES_INLINE I i_zero(void) { return _mm512_setzero_si512(); }
 LANES_INLINE I i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 LANES_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -73,8 +88,16 @@ LANES_INLINE Operand operand_load(const uint8_t *p) {
     return _mm512_set1_epi32(four);
 }
 LANES_INLINE Weights weights_load(const int8_t *p) { return _mm512_load_si512(p); }
+/* Written out: around the intrinsic GCC 12 copies each sum twice in every round. */
 LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
-    return _mm512_dpbusd_epi32(acc, operand, weights);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(operand), "v"(weights));
+    return acc;
+}
+/* The same with weights that nothing else reads. */
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    const I *at = (const I *)(const void *)weights;
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(operand), "m"(*at));
+    return acc;
 }
 
 #endif

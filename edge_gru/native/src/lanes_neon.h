@@ -8,6 +8,8 @@
 
 #define LANES_NAME "neon"
 #define LANES_INLINE static inline __attribute__((always_inline))
+#define LANES_CALLED static __attribute__((noinline))
+#define LANES_DIVIDE 0
 #ifdef __clang__
 #define LANES_UNROLL _Pragma("unroll")
 #else
@@ -16,11 +18,12 @@
 #define TILE_INT8 2
 #define TILE_HILO 1
 #define TILE_FLOAT 1
-#define MAX_TILE 2
-#define VECTORS_INT8 1
-#define VECTORS_HILO 1
+#define VECTORS_INT8 2
+#define VECTORS_HILO 2
 #define VECTORS_FLOAT 1
 #define VECTORS_FLOAT_TILE 1
+#define PARTS_INT8 1
+#define MAX_TILE 2
 #define OPERAND_OFFSET 0
 
 typedef struct {
@@ -59,10 +62,6 @@ LANES_INLINE F f_mul(F a, F b) {
     EACH_QUARTER a.q[i] = vmulq_f32(a.q[i], b.q[i]);
     return a;
 }
-LANES_INLINE F f_div(F a, F b) {
-    EACH_QUARTER a.q[i] = vdivq_f32(a.q[i], b.q[i]);
-    return a;
-}
 LANES_INLINE F f_fma(F a, F b, F c) {
     EACH_QUARTER a.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]);
     return a;
@@ -77,6 +76,10 @@ LANES_INLINE F f_clip(F a, float low, float high) {
 }
 LANES_INLINE F f_clip_number(F a, float low, float high) {
     EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], vdupq_n_f32(low)), vdupq_n_f32(high));
+    return a;
+}
+LANES_INLINE F f_number_within(F a, F bound) {
+    EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], vnegq_f32(bound.q[i])), bound.q[i]);
     return a;
 }
 /* By comparison: the maximum of -0 and 0 is 0 here and -0 on x86. */
@@ -104,6 +107,15 @@ LANES_INLINE F f_rounded(F a) {
     return a;
 }
 
+/* Sums that begin alike are one value to GCC, which then copies each of them in every round. */
+LANES_INLINE I i_apart(I a) {
+    __asm__("" : "+w"(a.q[0]), "+w"(a.q[1]), "+w"(a.q[2]), "+w"(a.q[3]));
+    return a;
+}
+LANES_INLINE F f_apart(F a) {
+    __asm__("" : "+w"(a.q[0]), "+w"(a.q[1]), "+w"(a.q[2]), "+w"(a.q[3]));
+    return a;
+}
 LANES_INLINE I i_zero(void) {
     I r;
     EACH_QUARTER r.q[i] = vdupq_n_s32(0);
@@ -144,6 +156,10 @@ LANES_INLINE Weights weights_load(const int8_t *p) {
 LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
     EACH_QUARTER acc.q[i] = vdotq_s32(acc.q[i], weights.q[i], operand);
     return acc;
+}
+
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    return i_dot(acc, operand, weights_load(weights));
 }
 
 #endif

@@ -9,14 +9,17 @@
 #define LANES_NAME "scalar"
 #define LANES_INLINE static inline
 #define LANES_UNROLL
+#define LANES_CALLED static
+#define LANES_DIVIDE 1 /* by the book: the others are compared with it */
 #define TILE_INT8 1
 #define TILE_HILO 1
 #define TILE_FLOAT 1
-#define MAX_TILE 1
 #define VECTORS_INT8 1
 #define VECTORS_HILO 1
 #define VECTORS_FLOAT 1
 #define VECTORS_FLOAT_TILE 1
+#define PARTS_INT8 1
+#define MAX_TILE 1
 #define OPERAND_OFFSET 0
 
 typedef struct {
@@ -124,6 +127,8 @@ LANES_INLINE F f_half(F a) {
     return a;
 }
 
+LANES_INLINE I i_apart(I a) { return a; }
+LANES_INLINE F f_apart(F a) { return a; }
 LANES_INLINE I i_zero(void) {
     I r;
     memset(&r, 0, sizeof r);
@@ -165,6 +170,10 @@ LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
         }
     }
     return acc;
+}
+
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    return i_dot(acc, operand, weights_load(weights));
 }
 
 #endif
