@@ -62,11 +62,41 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opset: int
 
 
-class ProductForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a product multiplies: its operand and its weight."""
+class InputRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Smallest and largest value of each channel, physical units."""
 
-    operand: Literal["fp32", "fp16", "int8", "int8-hilo"]
-    weight: Literal["fp32", "fp16", "int8", "int4"]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+
+class ProductForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers that a product with a weight is made of; ``edge_gru.engines.products`` has how.
+
+    ``int8-hilo`` is an operand sent as two INT8 rows, 16 bits in all. An integer weight under a
+    float operand is read back as float.
+    """
+
+    operand: Literal["fp32", "fp16", "int8", "int8-hilo"] = "fp32"
+    weight: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Whether the weight is stored as integers with a scale for each row."""
+        return self.weight.startswith("int")
+
+    @property
+    def has_integer_operand(self) -> bool:
+        """Whether the product itself is one of integers."""
+        return self.operand.startswith("int")
+
+    @property
+    def fault(self) -> str | None:
+        """Why there is no such product; None if there is."""
+        if self.has_integer_operand and not self.has_integer_weight:
+            return f"an operand in {self.operand} needs a weight in int8 or int4"
+        if "fp16" in (self.operand, self.weight) and self.operand != self.weight:
+            return "a product in fp16 needs operand and weight in fp16"
+        return None
 
 
 class PrecisionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,13 +104,18 @@ class PrecisionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``graphs`` maps ``step`` (Q/DQ or float, what TensorRT reads), ``active`` (the same with a mask
     of the streams to advance) and ``cpu`` (what onnxruntime runs fast) to parts of the bundle.
+    ``products`` has the form of each product by the name of its weight, fp32 where it has none.
+    In a cell of ``joint``, x and h lie on one grid, and rows of its two matrices that add up have
+    one scale. ``input_limit``: the physical values beyond which the grid of x saturates; None
+    where x is float, or where an encoder stands before the grid.
     """
 
     graphs: dict[str, str]
     step_tolerance: float
     stream_sqnr_db: float
     products: dict[str, ProductForm] = {}
-    is_joint: bool = False
+    joint: tuple[str, ...] = ()
+    input_limit: InputRange | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,13 +128,6 @@ class Alert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float = 0.0
 
 
-class InputRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Smallest and largest value of each channel in calibration, physical units."""
-
-    minimum: tuple[float, ...]
-    maximum: tuple[float, ...]
-
-
 class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``(x - mean) / scale`` per channel: graphs begin with it, so engines take physical units."""
 
@@ -107,11 +135,40 @@ class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: tuple[float, ...]
 
 
-class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model was quantized."""
+class ProductRecipe(ProductForm, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How to narrow one product.
 
-    name: str
-    rounding: str = "nearest"
+    ``rounding`` of an integer weight: ``gptq`` is kept only where it beats nearest on held-out
+    data. ``head_room`` is how far the grid of an operand without a bound reaches beyond the largest
+    value seen in calibration.
+    """
+
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    head_room: Annotated[float, Meta(ge=1)] = 2.0
+
+    @property
+    def form(self) -> ProductForm:
+        """What engines must know of it."""
+        return ProductForm(self.operand, self.weight)
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a model is quantized: each kind of product, and single weights by name.
+
+    ``recurrent`` is the product of a cell with its h, ``stacked`` with the h of the cell below,
+    ``input`` with any other x, ``dense`` every other product with a weight. ``tensors`` overrides
+    them for weights whose names match a pattern (``fnmatch``), the last match first.
+    ``n_finetune_steps``: of distillation after rounding.
+    """
+
+    name: Name
+    recurrent: ProductRecipe = ProductRecipe()
+    stacked: ProductRecipe = ProductRecipe()
+    input: ProductRecipe = ProductRecipe()
+    dense: ProductRecipe = ProductRecipe()
+    is_joint: bool = False
+    n_finetune_steps: Count = 0
+    tensors: dict[str, ProductRecipe] = {}
 
 
 class GateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,6 +274,10 @@ def _faults_in_names(manifest: Manifest) -> Iterator[str]:
     missing = sorted(graphs - set(manifest.parts))
     if missing:
         yield f"it names graphs that it does not list: {', '.join(missing)}"
+    for precision in manifest.precisions.values():
+        for weight, form in precision.products.items():
+            if form.fault:
+                yield f"product with {weight}: {form.fault}"
 
 
 def _faults_in_counts(manifest: Manifest) -> Iterator[str]:

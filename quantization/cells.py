@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from edge_gru.engines.cells import CELLS
+from edge_gru.engines.products import ALL_ROWS, FLOAT, operand_grid
+from edge_gru.manifest import ProductForm
 from quantization.graph_builder import GraphBuilder
-from quantization.products import INPUT, RECURRENT, Product, Rows
+from quantization.products import Integers, Rows, integer_product, with_gain, write_product
 from quantization.step_model import Array
 
 _COUNTS = {"one": 1, "two": 2}
@@ -29,16 +31,73 @@ class CellGraph:
     x: str
     states: tuple[str, ...]
     new: tuple[str, ...]
-    product: Product
+    forms: Mapping[str, ProductForm]
+    is_joint: bool = False
+    cpu: bool = False
 
     @property
     def n_hidden(self) -> int:
         """Number of values of a gate."""
         return len(self.b.weight(f"{self.cell}.b_hh")) // len(CELLS[self.kind].gates)
 
-    def multiply(self, operand: str, rows: Rows) -> str:
+    @property
+    def is_float(self) -> bool:
+        """Whether both products are fp32."""
+        return all(self._form(name) == FLOAT for name in ("w_ih", "w_hh"))
+
+    def multiply(self, operand: str, weight: str, part: str = "", rows: slice = ALL_ROWS) -> str:
         """Add a product with rows of one of the cell's matrices."""
-        return self.product(self.b, self.cell, operand, rows)
+        chosen = self._rows(weight, part, rows)
+        return write_product(self.b, self._form(weight), operand, chosen, cpu=self.cpu)
+
+    def multiply_both(self, h: str, part: str = "", rows: slice = ALL_ROWS) -> str:
+        """Add the sum of the products with x and with h, and both biases: one product if joint."""
+        b_ih, b_hh = (self.b.weight(f"{self.cell}.{name}")[rows] for name in ("b_ih", "b_hh"))
+        bias = self.b.constant("_".join(filter(None, (f"{self.cell}.bias", part))), b_ih + b_hh)
+        tag = "_".join(filter(None, ("a", part)))
+        if self.is_joint:
+            return self.add("Add", [self._joint(h, part, [(rows, rows)]), bias], tag)
+        gi = self.add("Add", [self.multiply(self.x, "w_ih", part, rows), bias], f"{tag}_of_x")
+        return self.add("Add", [gi, self.multiply(h, "w_hh", part, rows)], tag)
+
+    def multiply_sums_and_parts(self, h: str, n_summed: int) -> str:
+        """Add one joint product: the first rows summed, of the others that with x, then with h."""
+        first, rest = slice(0, n_summed), slice(n_summed, None)
+        b_ih, b_hh = (self.b.weight(f"{self.cell}.{name}") for name in ("b_ih", "b_hh"))
+        bias = np.concatenate([b_ih[first] + b_hh[first], b_ih[rest], b_hh[rest]])
+        product = self._joint(h, "", [(first, first), (rest, None), (None, rest)])
+        return self.add("Add", [product, self.b.constant(f"{self.cell}.bias", bias)], "a_all")
+
+    def _joint(self, h: str, part: str, blocks: list[tuple[slice | None, slice | None]]) -> str:
+        """Multiply x and h side by side by rows of both matrices, or of one with zeros beside."""
+        w_ih, w_hh = self._rows("w_ih", part), self._rows("w_hh", part)
+        q_x, q_h = w_ih.integers(self.b), w_hh.integers(self.b)
+        q, scales = [], []
+        for of_x, of_h in blocks:
+            n_rows = len(q_x[of_x] if of_x is not None else q_h[of_h])
+            left = np.zeros((n_rows, q_x.shape[1]), np.int8) if of_x is None else q_x[of_x]
+            right = np.zeros((n_rows, q_h.shape[1]), np.int8) if of_h is None else q_h[of_h]
+            q.append(np.hstack([left, right]))
+            scales.append(
+                (w_hh.scales(self.b) if of_x is None else w_ih.scales(self.b))[
+                    of_h if of_x is None else of_x
+                ]
+            )
+        name = "_".join(filter(None, (f"{self.cell}.w", part)))
+        integers = Integers(np.concatenate(q), np.concatenate(scales), name)
+        tag = "_".join(filter(None, (f"{self.cell}.xh", part)))
+        both = self.b.add("Concat", [with_gain(self.b, self.x, w_ih), h], tag, axis=1)
+        step, _ = operand_grid(self.b.weights, w_hh.weight)
+        form = self._form("w_hh")
+        return integer_product(self.b, form, both, integers, tag, step, cpu=self.cpu)
+
+    def _form(self, weight: str) -> ProductForm:
+        return self.forms.get(f"{self.cell}.{weight}", FLOAT)
+
+    def _rows(self, weight: str, part: str, rows: slice = ALL_ROWS) -> Rows:
+        tag = {"w_ih": "gi", "w_hh": "gh"}[weight]
+        tag = "_".join(filter(None, (f"{self.cell}.{tag}", part)))
+        return Rows(f"{self.cell}.{weight}", tag, rows, part)
 
     def add(self, op: str, inputs: list[str], tag: str, **attributes: Any) -> str:
         """Add a node of the cell, and name its result."""
@@ -56,33 +115,29 @@ class CellGraph:
         """Name a tensor of the cell."""
         return self.b.operand(f"{self.cell}.{name}")
 
-    def input_and_bias(self) -> str:
-        """Add the product with x and both biases: for cells that read them as one sum."""
-        b_ih, b_hh = (self.b.weight(f"{self.cell}.{name}") for name in ("b_ih", "b_hh"))
-        bias = self.b.constant(f"{self.cell}.bias", b_ih + b_hh)
-        return self.add("Add", [self.multiply(self.x, INPUT), bias], "gi")
-
 
 def _gru(g: CellGraph) -> None:
     (h,), (new,) = g.states, g.new
-    gi = g.add("Add", [g.multiply(g.x, INPUT), g.weight("b_ih")], "gi")
-    gh = g.add("Add", [g.multiply(h, RECURRENT), g.weight("b_hh")], "gh")
-    gi_rz, gi_n = g.split(gi, "two_one", ("gi_rz", "gi_n"))
-    gh_rz, gh_n = g.split(gh, "two_one", ("gh_rz", "gh_n"))
-    rz = g.add("Sigmoid", [g.add("Add", [gi_rz, gh_rz], "a_rz")], "rz")
-    r, z = g.split(rz, "one_one", ("r", "z"))
+    if g.is_joint:
+        every = g.multiply_sums_and_parts(h, 2 * g.n_hidden)
+        a_rz, gi_n, gh_n = g.split(every, "two_one_one", ("a_rz", "gi_n", "gh_n"))
+    else:
+        gi = g.add("Add", [g.multiply(g.x, "w_ih"), g.weight("b_ih")], "gi")
+        gh = g.add("Add", [g.multiply(h, "w_hh"), g.weight("b_hh")], "gh")
+        gi_rz, gi_n = g.split(gi, "two_one", ("gi_rz", "gi_n"))
+        gh_rz, gh_n = g.split(gh, "two_one", ("gh_rz", "gh_n"))
+        a_rz = g.add("Add", [gi_rz, gh_rz], "a_rz")
+    r, z = g.split(g.add("Sigmoid", [a_rz], "rz"), "one_one", ("r", "z"))
     _blend(g, h, z, g.add("Add", [gi_n, g.add("Mul", [r, gh_n], "r_gh_n")], "a_n"), new)
 
 
 def _gru_reset_first(g: CellGraph) -> None:
     (h,), (new,) = g.states, g.new
     n_rz = 2 * g.n_hidden
-    gi_rz, gi_n = g.split(g.input_and_bias(), "two_one", ("gi_rz", "gi_n"))
-    gh_rz = g.multiply(h, Rows("w_hh", "gh_rz", slice(0, n_rz)))
-    rz = g.add("Sigmoid", [g.add("Add", [gi_rz, gh_rz], "a_rz")], "rz")
-    r, z = g.split(rz, "one_one", ("r", "z"))
-    gh_n = g.multiply(g.add("Mul", [r, h], "r_h"), Rows("w_hh", "gh_n", slice(n_rz, None)))
-    _blend(g, h, z, g.add("Add", [gi_n, gh_n], "a_n"), new)
+    a_rz = g.multiply_both(h, "rz", slice(0, n_rz))
+    r, z = g.split(g.add("Sigmoid", [a_rz], "rz"), "one_one", ("r", "z"))
+    a_n = g.multiply_both(g.add("Mul", [r, h], "r_h"), "n", slice(n_rz, None))
+    _blend(g, h, z, a_n, new)
 
 
 def _blend(g: CellGraph, h: str, z: str, a_n: str, new: str) -> None:
@@ -105,7 +160,7 @@ def _lstm_projected(g: CellGraph) -> None:
 def _lstm_factors(g: CellGraph) -> list[str]:
     """Add c, and name the two factors of h."""
     h, c = g.states
-    gates = g.add("Add", [g.input_and_bias(), g.multiply(h, RECURRENT)], "a")
+    gates = g.multiply_both(h)
     a_if, a_g, a_o = g.split(gates, "two_one_one", ("a_if", "a_g", "a_o"))
     i, f = g.split(g.add("Sigmoid", [a_if], "if"), "one_one", ("i", "f"))
     kept = g.add("Mul", [f, c], "f_c")
@@ -116,8 +171,7 @@ def _lstm_factors(g: CellGraph) -> list[str]:
 
 def _rnn(activation: str) -> Callable[[CellGraph], None]:
     def write(g: CellGraph) -> None:
-        a = g.add("Add", [g.input_and_bias(), g.multiply(g.states[0], RECURRENT)], "a")
-        g.b.add(activation, [a], g.new[0])
+        g.b.add(activation, [g.multiply_both(g.states[0])], g.new[0])
 
     return write
 

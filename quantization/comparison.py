@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.base import Engine, Float32
+from edge_gru.manifest import InputRange
 from edge_gru.state import State
 from quantization.progress import Progress, silent
 from quantization.stream import JoinedStream
@@ -107,7 +108,7 @@ def compare(
     others: Mapping[str, Opener],
     stream: JoinedStream,
     *,
-    input_limit: Float32 | None = None,
+    input_limit: InputRange | None = None,
     starts: States | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -131,13 +132,13 @@ def _compare(
     right: Engine,
     engines: Mapping[str, Engine],
     stream: JoinedStream,
-    input_limit: Float32 | None,
+    input_limit: InputRange | None,
     progress: Progress,
 ) -> Comparison:
     signal = _Signal(right.n_out)
     errors = {name: _Errors(right.n_out, stream.n_streams) for name in engines}
     sampler = _Sampler(right, next(iter(engines.values()), right), stream)
-    limit = np.full(right.n_in, np.inf) if input_limit is None else input_limit
+    low, high = (-np.inf, np.inf) if input_limit is None else _ends(input_limit)
     n_beyond, n_done = np.zeros(right.n_in), 0
     for block, begins in stream.blocks():
         outputs = {name: np.empty((*block.shape[:2], right.n_out), np.float32) for name in engines}
@@ -154,7 +155,7 @@ def _compare(
         bins = (n_done + np.arange(len(block))) * N_BINS // stream.n_steps
         for name, found in outputs.items():
             errors[name].add(bins, expected, found)
-        n_beyond += (np.abs(block) > limit).sum(axis=(0, 1))
+        n_beyond += ((block < low) | (block > high)).sum(axis=(0, 1))
         n_done += len(block)
         progress("judge", n_done, stream.n_steps)
     return Comparison(
@@ -163,6 +164,10 @@ def _compare(
         np.sqrt(signal.variance),
         n_beyond / max(stream.n_samples, 1),
     )
+
+
+def _ends(limits: InputRange) -> tuple[Float32, Float32]:
+    return np.array(limits.minimum, np.float32), np.array(limits.maximum, np.float32)
 
 
 def advance(engine: Engine, x: Float32) -> Float32:

@@ -8,15 +8,21 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
 from edge_gru.engines.golden import sqnr_db
-from edge_gru.engines.tensors import WEIGHTS
-from edge_gru.manifest import Manifest
+from edge_gru.engines.products import FLOAT, INT8_MAX, operand_grid, operand_steps
+from edge_gru.engines.tensors import WEIGHTS, read_tensors, unpacked
+from edge_gru.manifest import Manifest, ProductForm
+from quantization import step_graph
 from quantization.comparison import Samples
+from quantization.operands import values_at
+from quantization.quantized import Quantized
+from quantization.rounding import Q_MAX
+from quantization.sites import Site, find_sites
+from quantization.step_model import StepModel
 
-_QUANTIZED, _SCALE = "_q", "_scale"
-_GRID_STEPS = 127
+_QUANTIZED, _SCALE, _STEP, _GAIN = "_q", "_scale", "_operand_scale", "_operand_gain"
+_SUFFIXES = (_QUANTIZED, _SCALE, _GAIN)
 _N_BINS = 24
 
 
@@ -65,19 +71,21 @@ def explain(packed: Packed, samples: Samples | None = None) -> list[TensorRow]:
         samples: of a stream, for what the grids of operands cost on it.
     """
     manifest = packed.manifest
-    weights = safetensors.numpy.load(packed.parts[WEIGHTS])
+    weights = unpacked(read_tensors(packed.parts[WEIGHTS], WEIGHTS))
     precision = manifest.default_precision
     rows = [TensorRow(name="x", dtype="float32", shape=[manifest.n_in], grid="")]
     rows += [
         TensorRow(name=s.name, dtype="float32", shape=[s.size], grid="carried; never through Q/DQ")
         for s in manifest.states
     ]
-    if precision == "int8":
-        rows += _operands(manifest, weights, samples)
+    forms = manifest.precisions[precision].products
+    model = StepModel(manifest.program, weights, manifest.states, manifest.n_in, manifest.n_out)
+    sites = [site for site in find_sites(model) if site.weight in forms]
+    rows += _operands(model, sites, forms, samples)
     rows += [
-        _weight(name, weights, precision)
+        _weight(name, weights, forms.get(name, FLOAT))
         for name in sorted(weights)
-        if not name.endswith((_QUANTIZED, _SCALE))
+        if not name.endswith(_SUFFIXES)
     ]
     inside = "gates, pre-activations and blend"
     rows.append(TensorRow(name=inside, dtype="float32", shape=[], grid="int32 sums are exact"))
@@ -86,63 +94,78 @@ def explain(packed: Packed, samples: Samples | None = None) -> list[TensorRow]:
 
 
 def _operands(
-    manifest: Manifest, weights: Mapping[str, npt.NDArray[Any]], samples: Samples | None
+    model: StepModel,
+    sites: list[Site],
+    forms: Mapping[str, ProductForm],
+    samples: Samples | None,
 ) -> list[TensorRow]:
-    bounds: dict[str, float | None] = {state.name: state.bound for state in manifest.states}
-    sizes = manifest.state_sizes
-    rows = []
-    for node in manifest.program.nodes:
-        cell = node.attributes.get("cell")
-        state = next((name for name in node.inputs if name in sizes), None)
-        if state is None or f"{cell}.w_hh{_QUANTIZED}" not in weights:
-            continue
-        calibrated = weights.get(f"{cell}.h_scale")
-        fixed = (bounds[state] or 1.0) / _GRID_STEPS
-        step = fixed if calibrated is None else float(calibrated)
-        kind = "fixed" if calibrated is None else "calibrated with head-room"
-        row = TensorRow(
-            name=f"{state} into {cell}.w_hh",
-            dtype="int8",
-            shape=[sizes[state]],
-            grid=f"{kind}, zero point 0, of this product alone",
-            scale=(step, step),
-        )
-        if samples is not None:
-            values = samples.fp32[state]
-            steps = np.rint(values / np.float32(step))
-            on_grid = np.clip(steps, -_GRID_STEPS, _GRID_STEPS) * np.float32(step)
-            row = msgspec.structs.replace(
-                row,
-                sqnr_db=sqnr_db(values, on_grid.astype(np.float32)),
-                saturated=float(np.mean(np.abs(steps) > _GRID_STEPS)),
-            )
-        rows.append(row)
-    return rows
+    values: dict[str, npt.NDArray[np.float32]] = {}
+    if samples is not None:
+        graph = step_graph.build(model, Quantized())
+        values = values_at(graph, {s.operand for s in sites}, samples.x, samples.fp32)
+    return [
+        _operand(model, site, forms[site.weight], values.get(site.operand))
+        for site in sites
+        if forms[site.weight].operand != "fp32"
+    ]
 
 
-def _weight(name: str, weights: Mapping[str, npt.NDArray[Any]], precision: str) -> TensorRow:
-    value, q = weights[name], weights.get(f"{name}{_QUANTIZED}")
-    shape = list(value.shape)
-    if q is None or precision != "int8":
-        return TensorRow(name=name, dtype=str(value.dtype), shape=shape, grid="")
-    scale = weights[f"{name}{_SCALE}"]
-    return TensorRow(
+def _operand(
+    model: StepModel, site: Site, form: ProductForm, values: npt.NDArray[np.float32] | None
+) -> TensorRow:
+    name = f"{site.operand} into {site.weight}"
+    shape = [site.floats(model).shape[1]]
+    if not form.has_integer_operand:
+        return TensorRow(name=name, dtype=form.operand, shape=shape, grid="rounded")
+    step, gain = operand_grid(model.weights, site.weight)
+    kind = "calibrated with head-room" if site.bound is None else "fixed"
+    equalised = "" if gain is None else ", equalised"
+    rows = " in two rows, 16 bits" if form.operand == "int8-hilo" else ""
+    row = TensorRow(
         name=name,
         dtype="int8",
         shape=shape,
-        grid="symmetric, one scale a gate row",
+        grid=f"{kind}{equalised}, zero point 0, of this product alone{rows}",
+        scale=(float(step), float(step)),
+    )
+    if values is None:
+        return row
+    scaled = values if gain is None else values * gain
+    read = operand_steps(form, scaled, step) * float(step)
+    return msgspec.structs.replace(
+        row,
+        sqnr_db=sqnr_db(scaled, read.astype(np.float32)),
+        saturated=float(np.mean(np.abs(scaled) > (INT8_MAX + 0.5) * step)),
+    )
+
+
+def _weight(name: str, weights: Mapping[str, npt.NDArray[Any]], form: ProductForm) -> TensorRow:
+    value = weights[name]
+    shape = list(value.shape)
+    if not form.has_integer_weight:
+        dtype = "float16" if form.weight == "fp16" else str(value.dtype)
+        return TensorRow(name=name, dtype=dtype, shape=shape, grid="")
+    q, scale = weights[f"{name}{_QUANTIZED}"], weights[f"{name}{_SCALE}"]
+    gain = weights.get(f"{name}{_GAIN}")
+    rows = value if q.shape == value.shape else value.T
+    rows = rows if gain is None else rows / gain
+    return TensorRow(
+        name=name,
+        dtype=form.weight,
+        shape=shape,
+        grid="symmetric, one scale a row",
         scale=(float(scale.min()), float(scale.max())),
-        sqnr_db=sqnr_db(value, (q * scale[:, None]).astype(np.float32)),
-        saturated=float(np.mean(np.abs(value) > (_GRID_STEPS + 0.5) * scale[:, None])),
+        sqnr_db=sqnr_db(rows, (q * scale[:, None]).astype(np.float32)),
+        saturated=float(np.mean(np.abs(rows) > (Q_MAX[form.weight] + 0.5) * scale[:, None])),
     )
 
 
 def scale_histograms(packed: Packed) -> list[ScaleHistogram]:
     """Count the row scales of every quantized matrix, on a logarithmic axis."""
-    weights = safetensors.numpy.load(packed.parts[WEIGHTS])
+    weights = read_tensors(packed.parts[WEIGHTS], WEIGHTS)
     rows = []
     for name, scale in sorted(weights.items()):
-        if not name.endswith(_SCALE):
+        if not name.endswith(_SCALE) or name.endswith(_STEP):
             continue
         low, high = float(scale.min()), float(scale.max())
         edges = np.geomspace(low / 1.01, high * 1.01, _N_BINS + 1)

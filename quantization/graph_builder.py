@@ -15,8 +15,9 @@ from quantization.step_model import Array
 class GraphBuilder:
     """Collects nodes, and the constants that they use, once each."""
 
-    def __init__(self, weights: Mapping[str, Array]) -> None:
-        self._weights = weights
+    def __init__(self, weights: Mapping[str, Array], opset: int) -> None:
+        self.weights = weights
+        self._opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
@@ -33,15 +34,11 @@ class GraphBuilder:
 
     def weight(self, name: str) -> Array:
         """Return an array of the model."""
-        return self._weights[name]
-
-    def has_weight(self, name: str) -> bool:
-        """Whether the model has an array of that name."""
-        return name in self._weights
+        return self.weights[name]
 
     def operand(self, name: str) -> str:
         """Name a value; one of the weights becomes a constant of the graph."""
-        return self.constant(name, self._weights[name]) if name in self._weights else name
+        return self.constant(name, self.weights[name]) if name in self.weights else name
 
     def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node with one output, and return its name."""
@@ -52,3 +49,8 @@ class GraphBuilder:
         """Add a node."""
         name = f"{outputs[-1]}_{op}"
         self.nodes.append(helper.make_node(op, inputs, outputs, name=name, **attributes))
+
+    def split_in_two(self, value: str, outputs: list[str]) -> None:
+        """Add a Split of the rows into two halves, however many there are."""
+        counted = {"num_outputs": 2} if self._opset >= 18 else {}
+        self.add_many("Split", [value], outputs, axis=0, **counted)

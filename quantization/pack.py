@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
-from edge_gru.engines.cells import CELLS
+from edge_gru.engines.products import FLOAT
 from edge_gru.engines.select import open_engine
 from edge_gru.engines.tensors import GOLDEN, WEIGHTS
 from edge_gru.errors import EngineUnavailableError
@@ -23,6 +23,7 @@ from edge_gru.manifest import (
     GateResult,
     Manifest,
     PrecisionInfo,
+    Recipe,
 )
 from edge_gru.state import State
 from edge_gru.version import __version__
@@ -30,10 +31,13 @@ from firmware_bridge.sample import Schema
 from quantization import step_graph
 from quantization.calibrate import Calibration
 from quantization.evaluate import run_stream, states_along
-from quantization.recipe import find_recipe, precision_of
-from quantization.rounding import QuantizedRows
-from quantization.step_model import StepModel
+from quantization.input_limit import input_limit
+from quantization.narrow import as_stored
+from quantization.quantized import Quantized, half
+from quantization.sites import find_sites
+from quantization.step_model import Array, StepModel
 from quantization.tensorrt_lint import lint
+from quantization.ties import margins
 
 Float32 = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[Any]]
@@ -55,7 +59,8 @@ _PRECISIONS = {
     "fp16": PrecisionInfo({}, step_tolerance=2e-3, stream_sqnr_db=30.0),
     "int8": PrecisionInfo({}, step_tolerance=1e-5, stream_sqnr_db=30.0),
 }
-_COMPUTED_OPERAND_TOLERANCE = 1e-2
+_LO_STEP_TOLERANCE = 1e-4  # of a computed operand in two rows: some low one is always near a tie
+_COARSE_STREAM_DB = 20.0  # of recipes that are expected to lose more
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Description:
 
     name: str
     schema: Schema
-    recipe: str
+    recipe: Recipe
     outputs: tuple[str, ...]
     labels: tuple[str, ...] = ()
     alerts: tuple[Alert, ...] = ()
@@ -95,24 +100,49 @@ class Draft:
 
 
 def draft(
+    model: StepModel, description: Description, calibration: Calibration, quantized: Quantized
+) -> Draft:
+    """Write every graph, of fp32, fp16 and what the recipe made."""
+    made = {"fp32": Quantized(), "fp16": half(model), quantized.precision: quantized}
+    parts = {WEIGHTS: _saved({**model.weights, **as_stored(quantized)})}
+    precisions = {}
+    for name, products in made.items():
+        graphs = _graphs(model, products)
+        parts |= dict(graphs.values())
+        precisions[name] = msgspec.structs.replace(
+            _limits(model, products), graphs={use: part for use, (part, _) in graphs.items()}
+        )
+    return Draft(_manifest(model, description, calibration, quantized, precisions), parts)
+
+
+def trial(
+    model: StepModel, description: Description, calibration: Calibration, quantized: Quantized
+) -> EngineSource:
+    """Write what an engine needs to run one precision, and nothing else of a bundle."""
+    graphs = _graphs(model, quantized)
+    weights = {**model.weights, **quantized.tensors}
+    info = msgspec.structs.replace(
+        _limits(model, quantized), graphs={use: part for use, (part, _) in graphs.items()}
+    )
+    precisions = {quantized.precision: info}
+    manifest = _manifest(model, description, calibration, quantized, precisions)
+    return EngineSource(manifest, {WEIGHTS: _saved(weights), **dict(graphs.values())})
+
+
+def _saved(tensors: Mapping[str, Array]) -> bytes:
+    # safetensors writes the memory of an array as it lies, transposed ones too.
+    in_rows = {name: np.asarray(value, order="C") for name, value in sorted(tensors.items())}
+    return safetensors.numpy.save(in_rows)
+
+
+def _manifest(
     model: StepModel,
     description: Description,
     calibration: Calibration,
-    rows: Mapping[str, QuantizedRows],
-) -> Draft:
-    """Write every graph; ``rows`` is the quantized recurrent matrix of each cell."""
-    recipe = find_recipe(description.recipe)
-    weights = with_rows(model.weights, rows)
-    # safetensors writes the memory of an array as it lies, transposed ones too.
-    in_rows = {name: np.asarray(value, order="C") for name, value in sorted(weights.items())}
-    parts = {WEIGHTS: safetensors.numpy.save(in_rows)}
-    precisions = {}
-    for precision in dict.fromkeys(["fp32", "fp16", precision_of(recipe)]):
-        graphs = _graphs(model, weights, precision)
-        parts |= dict(graphs.values())
-        names = {use: name for use, (name, _) in graphs.items()}
-        precisions[precision] = msgspec.structs.replace(_limits(model, precision), graphs=names)
-    manifest = Manifest(
+    quantized: Quantized,
+    precisions: dict[str, PrecisionInfo],
+) -> Manifest:
+    return Manifest(
         name=description.name,
         producer={"edge-gru": __version__},
         schema=description.schema,
@@ -120,68 +150,69 @@ def draft(
         labels=description.labels,
         normalisation=model.normalisation,
         states=model.states,
-        recipe=recipe,
+        recipe=description.recipe,
         n_warmup=None,
         precisions=precisions,
-        default_precision=precision_of(recipe),
+        default_precision=quantized.precision,
         program=model.program,
         input_range=calibration.input_range,
         alerts=description.alerts,
         calibration_sha256=calibration.sha256,
         parts={},
     )
-    return Draft(manifest, parts)
 
 
-def _limits(model: StepModel, precision: str) -> PrecisionInfo:
-    """What golden vectors may differ by; a whole grid step where a step rounds its own results."""
-    limits = _PRECISIONS[precision]
-    computed = any(CELLS[n.op].is_operand_computed for n in model.program.nodes if n.op in CELLS)
-    if precision == "int8" and computed:
-        return msgspec.structs.replace(limits, step_tolerance=_COMPUTED_OPERAND_TOLERANCE)
-    return limits
+def _limits(model: StepModel, quantized: Quantized) -> PrecisionInfo:
+    """Say what the precision is made of, and what its golden vectors may differ by."""
+    limits = _PRECISIONS[quantized.precision]
+    sites = find_sites(model)
+    forms = quantized.products
+    if any(s.is_computed and forms.get(s.weight, FLOAT).operand == "int8-hilo" for s in sites):
+        limits = msgspec.structs.replace(limits, step_tolerance=_LO_STEP_TOLERANCE)
+    if any(form.weight == "int4" for form in forms.values()):
+        limits = msgspec.structs.replace(limits, stream_sqnr_db=_COARSE_STREAM_DB)
+    return msgspec.structs.replace(
+        limits,
+        products=dict(forms),
+        joint=quantized.joint,
+        input_limit=input_limit(model, sites, quantized),
+    )
 
 
-def with_rows(
-    weights: Mapping[str, npt.NDArray[Any]], rows: Mapping[str, QuantizedRows]
-) -> Tensors:
-    """Add the INT8 rows of each recurrent matrix to the weights of a model."""
-    tensors: Tensors = dict(weights)
-    for cell, quantized in rows.items():
-        tensors[f"{cell}.w_hh_q"] = quantized.q
-        tensors[f"{cell}.w_hh_scale"] = quantized.scale
-    return tensors
-
-
-def _graphs(
-    model: StepModel, weights: Mapping[str, npt.NDArray[Any]], precision: str
-) -> dict[str, tuple[str, bytes]]:
+def _graphs(model: StepModel, quantized: Quantized) -> dict[str, tuple[str, bytes]]:
     """Write the forms of one precision: use -> (name of the part, bytes)."""
     graphs: dict[str, tuple[str, bytes]] = {}
+    precision = quantized.precision
     for use, options in _FORMS.items():
-        if use == "cpu" and precision not in step_graph.CPU_PRECISIONS:
+        if use == "cpu" and precision == "fp16":
             graphs[use] = graphs["step"]
             continue
         name = f"{precision}.onnx" if use == "step" else f"{precision}_{use}.onnx"
-        proto = step_graph.build(model, weights, precision, **options)
+        proto = step_graph.build(model, quantized, **options)
         graphs[use] = (name, proto.SerializeToString(deterministic=True))
     return graphs
 
 
-def golden_vectors(made: Draft, calibration: Calibration) -> bytes:
+def golden_vectors(made: Draft, calibration: Calibration, model: StepModel) -> bytes:
     """Write what each precision answers on real inputs: single steps, a free-running stream."""
     stream = calibration.joined(_N_GOLDEN_STREAM)
-    positions = np.linspace(0, len(stream) - 1, _N_GOLDEN_STEPS, dtype=int)
     with made.open_definition("fp32") as engine:
-        states = states_along(engine, stream, positions)
-    tensors: Tensors = {"stream.x": stream, "step.x": stream[positions]}
-    for info in made.manifest.states:
-        tensors[f"step.{info.name}"] = np.stack([state[info.name] for state in states])
+        along = states_along(engine, stream, np.arange(len(stream)))
+    every = {info.name: np.stack([s[info.name] for s in along]) for info in model.states}
+    info = made.manifest.precisions[made.manifest.default_precision]
+    graph = onnx.load_model_from_string(made.parts[info.graphs["step"]])
+    tensors = made.source.weights()
+    margin = margins(find_sites(model), info.products, tensors, graph, stream, every)
+    # Engines differ in the last bits of a value; near a tie, by a step of its grid.
+    positions = np.sort(np.argsort(-margin, kind="stable")[:_N_GOLDEN_STEPS])
+    states = [along[k] for k in positions]
+    vectors: Tensors = {"stream.x": stream, "step.x": stream[positions]}
+    vectors |= {f"step.{name}": values[positions] for name, values in every.items()}
     for precision in made.manifest.precisions:
         with made.open_definition(precision) as engine:
-            tensors[f"stream.{precision}.y"] = run_stream(engine, stream)
-            tensors |= _single_steps(engine, stream[positions], states)
-    return safetensors.numpy.save(dict(sorted(tensors.items())))
+            vectors[f"stream.{precision}.y"] = run_stream(engine, stream)
+            vectors |= _single_steps(engine, stream[positions], states)
+    return safetensors.numpy.save(dict(sorted(vectors.items())))
 
 
 def _single_steps(engine: Engine, x: Float32, states: Sequence[Mapping[str, Float32]]) -> Tensors:

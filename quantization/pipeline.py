@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_gru.bundle import Bundle
-from edge_gru.engines.base import Engine
 from edge_gru.errors import ConfigError, GateError
-from edge_gru.manifest import Alert, Normalisation
+from edge_gru.manifest import Alert, Normalisation, Recipe
 from edge_gru.service.alerts import AlertRule
 from firmware_bridge.sample import Schema
 from quantization import evaluate, pack
-from quantization.calibrate import Calibration, check_sequences
+from quantization.calibrate import check_sequences
 from quantization.evaluate import run_stream
-from quantization.gate import TOLERANCE, GateSettings, judge
+from quantization.gate import TOLERANCE, GateSettings
 from quantization.importers.proof import Original, Proof, prove
 from quantization.importers.source import import_model, name_of
 from quantization.judgement import refusal
+from quantization.ladder import Rung, climb
 from quantization.metrics import Metric, Score, find_metric
-from quantization.operand_scale import with_operand_scales
 from quantization.progress import Progress, silent
-from quantization.recipe import RECIPES, find_recipe
+from quantization.quantized import Quantized
+from quantization.recipe import AUTO, RECIPES, find_recipe
 from quantization.report.content import build_report, rounded
-from quantization.rounding import QuantizedRows
-from quantization.rounding_choice import choose_rounding, round_nearest
-from quantization.split import Parts, split
+from quantization.split import split
 from quantization.step_model import StepModel
-from quantization.twins import twins_of
+from quantization.work import Attempt, Work
 
 Float32 = npt.NDArray[np.float32]
 
@@ -54,7 +52,8 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     model: Model,
     calibration: Sequence[npt.ArrayLike],
     *,
-    recipe: str = "rec",
+    recipe: str | os.PathLike[str] | Recipe = "rec",
+    engine: str = "auto",
     schema: Schema | None = None,
     name: str | None = None,
     outputs: Sequence[str] = (),
@@ -78,8 +77,10 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
             an .onnx file with such operators, or of a .pt2; ``file.py:factory``.
         calibration: sequences of shape ``(n_steps, n_in)``, physical units if ``normalisation`` or
             the model itself normalises, each from a fresh start.
-        recipe: what to quantize; ``rec`` is the recurrent product in INT8, all else float, rounded
-            by GPTQ where that beats nearest; ``rec-nearest``, ``fp32``.
+        recipe: what to quantize: a preset of ``quantization.recipe``, a .toml file, or ``auto``,
+            the cheapest of the presets that passes the gate. ``rec`` is the products with h in
+            INT8, all else float, rounded by GPTQ where that beats nearest.
+        engine: whose step ``auto`` measures; by default the fastest here of those that serve.
         schema: channel names, units and rate; ``ch0..`` of unknown unit if omitted.
         name: of the model; the file or class name if omitted.
         outputs: names of the outputs, ``y0..`` if omitted; the ``labels`` of a classifier.
@@ -102,7 +103,7 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
         ConfigError: unknown recipe or metric, or names that do not fit the outputs.
         GateError: the quantized model does not pass its gate; says which checks, and what to do.
     """
-    find_recipe(recipe)
+    chosen = None if recipe == AUTO else find_recipe(recipe)
     data = check_sequences(calibration, schema, targets)
     settings = GateSettings(
         find_metric(metric, has_targets=targets is not None), tolerance, resets=resets
@@ -120,80 +121,50 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
     names = _output_names(step_model, outputs, labels)
     for alert in alerts:
         AlertRule(alert, names)  # refuses what the device could not follow
-    description = pack.Description(
-        name=name or name_of(model),
-        schema=schema or Schema.unnamed(data.n_channels),
-        recipe=recipe,
-        outputs=names,
-        labels=tuple(labels),
-        alerts=tuple(alerts),
+    work = Work(
+        step_model,
+        pack.Description(
+            name=name or name_of(model),
+            schema=schema or Schema.unnamed(data.n_channels),
+            recipe=chosen or find_recipe("fp32"),
+            outputs=names,
+            labels=tuple(labels),
+            alerts=tuple(alerts),
+        ),
+        data,
+        parts,
+        settings,
+        progress,
     )
-    made = pack.draft(step_model, description, data, round_nearest(step_model.recurrent_weights))
-    with made.open("onnxruntime", "fp32") as engine:
+    with work.open(Quantized()) as opened:
         proof = prove(
-            original, partial(run_stream, engine), data.sequences, imported.suspects, progress
+            original, partial(run_stream, opened), data.sequences, imported.suspects, progress
         )
-        scaled = with_operand_scales(step_model, engine, parts.fit.sequences)
-    if scaled is not step_model:
-        step_model = scaled
-        made = pack.draft(step_model, description, data, round_nearest(scaled.recurrent_weights))
-    made, rounding = _rounded(made, step_model, description, data, parts, progress)
-    measured = _Measured(proof, rounding, data, parts)
-    return _judged(made, measured, settings, progress, accept_failure=accept_failure)
+    if chosen is None:
+        tried, attempt = climb(work, engine)
+    else:
+        tried, attempt = [], work.attempt(chosen)
+    return _packed(work, attempt, proof, tried, accept_failure=accept_failure)
 
 
-def _rounded(
-    made: pack.Draft,
-    model: StepModel,
-    description: pack.Description,
-    data: Calibration,
-    parts: Parts,
-    progress: Progress,
-) -> tuple[pack.Draft, dict[str, str]]:
-    """Replace nearest rounding by GPTQ where the recipe asks for it and it pays."""
-    rounding = made.manifest.recipe.rounding
-    if rounding != "gptq":
-        return made, dict.fromkeys(model.cells, rounding)
-
-    def open_int8(rows: Mapping[str, QuantizedRows]) -> Engine:
-        return pack.draft(model, description, data, rows).open("onnxruntime", "int8")
-
-    with made.open("onnxruntime", "fp32") as engine:
-        rows, chosen = choose_rounding(
-            model.recurrent_weights, model.operands, engine, open_int8, parts, progress
-        )
-    return pack.draft(model, description, data, rows), chosen
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What is known before the gate, and the data that it is known from."""
-
-    proof: Proof
-    rounding: Mapping[str, str]
-    data: Calibration
-    parts: Parts
-
-
-def _judged(
-    made: pack.Draft,
-    measured: _Measured,
-    settings: GateSettings,
-    progress: Progress,
+def _packed(
+    work: Work,
+    attempt: Attempt,
+    proof: Proof,
+    tried: Sequence[Rung],
     *,
     accept_failure: bool,
 ) -> Bundle:
-    """Judge, and pack if the gate is passed or the user insists."""
-    data = measured.data
-    twins = twins_of(made.source)
-    evidence = judge(twins, measured.parts.judge, settings, progress)
-    with made.open("onnxruntime", "fp32", n_streams=_N_WARMUP_STREAMS) as engine:
-        n_warmup = evaluate.measure_warmup(engine, data, progress)
-    progress("pack", 0, 1)
-    report = build_report(made, twins, evidence, _described(measured)) | rounded(
+    """Pack if the gate is passed or the user insists."""
+    made, evidence = attempt.made, attempt.evidence
+    with made.open("onnxruntime", "fp32", n_streams=_N_WARMUP_STREAMS) as opened:
+        n_warmup = evaluate.measure_warmup(opened, work.data, work.progress)
+    work.progress("pack", 0, 1)
+    report = build_report(made, attempt.twins, evidence, _described(work)) | rounded(
         {
-            "proof": measured.proof.as_dict(),
-            "rounding": dict(measured.rounding),
+            "proof": proof.as_dict(),
+            "rounding": dict(attempt.rounding),
+            "tried": msgspec.to_builtins(tried),
             "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
             "tensorrt_lint": pack.lint_graphs(made),
         }
@@ -203,19 +174,19 @@ def _judged(
         recipe = made.manifest.recipe.name
         others = [name for name in RECIPES if name != recipe]
         raise GateError(refusal(judgement, recipe, others), report)
-    golden = pack.golden_vectors(made, data)
+    golden = pack.golden_vectors(made, work.data, work.model)
     bundle = pack.finish(made, golden, report, n_warmup, judgement.result)
-    progress("pack", 1, 1)
+    work.progress("pack", 1, 1)
     return bundle
 
 
-def _described(measured: _Measured) -> dict[str, Any]:
+def _described(work: Work) -> dict[str, Any]:
     """Say which data did what."""
-    parts = measured.parts
+    parts = work.parts
     described: dict[str, Any] = {
         name: {"n_sequences": len(d.sequences), "n_steps": d.n_steps, "sha256": d.sha256}
         for name, d in (
-            ("calibration", measured.data), ("fitted to", parts.fit), ("chooses", parts.choose)
+            ("calibration", work.data), ("fitted to", parts.fit), ("chooses", parts.choose)
         )
     }  # fmt: skip
     whole = "whole sequences" if parts.by == "sequences" else "every sequence cut in time"

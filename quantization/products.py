@@ -1,4 +1,4 @@
-"""The products of a cell in ONNX, in every precision: the one place where precision shows."""
+"""Products with a weight in ONNX, in every form: the one place where precision shows."""
 
 from __future__ import annotations
 
@@ -8,92 +8,160 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from onnx import TensorProto
 
-from edge_gru.engines.cells import ALL_ROWS, H_SCALE
+from edge_gru.engines.products import ALL_ROWS, LO_STEPS, operand_grid
+from edge_gru.manifest import ProductForm
 from quantization.graph_builder import GraphBuilder
 from quantization.step_model import Array
 
 
 class Rows(NamedTuple):
-    """Some rows of a cell's matrix, and what the tensors made of them are called."""
+    """Some rows of a weight (rows, n), and what the tensors made of them are called.
 
-    weight: str  # w_ih, w_hh
-    tag: str  # of the product: gi, gh, gh_n
+    ``is_transposed``: the weight itself lies as (n, rows), as in a MatMul; its integers never do.
+    """
+
+    weight: str  # cell_0.w_hh
+    tag: str  # of the product: cell_0.gh
     rows: slice = ALL_ROWS
+    part: str = ""
+    is_transposed: bool = False
 
-    def of(self, b: GraphBuilder, cell: str, suffix: str = "") -> Array:
-        """Take the rows of a tensor of the cell: ``w_hh``, with a suffix ``w_hh_q``."""
-        return b.weight(f"{cell}.{self.weight}{suffix}")[self.rows]
+    def floats(self, b: GraphBuilder) -> Array:
+        """Take the rows of the weight itself."""
+        value = b.weight(self.weight)
+        return (value.T if self.is_transposed else value)[self.rows]
 
-    def name(self, cell: str, suffix: str) -> str:
+    def integers(self, b: GraphBuilder) -> Array:
+        """Take the rows as int8."""
+        return b.weight(f"{self.weight}_q")[self.rows]
+
+    def scales(self, b: GraphBuilder) -> Array:
+        """Take the scale of each row."""
+        return b.weight(f"{self.weight}_scale")[self.rows]
+
+    def name(self, suffix: str) -> str:
         """Name a constant that holds these rows."""
-        part = self.tag.partition("_")[2]
-        return f"{cell}.{self.weight}_{part}_{suffix}" if part else f"{cell}.{self.weight}_{suffix}"
+        return "_".join(filter(None, (self.weight, self.part, suffix)))
 
 
-INPUT = Rows("w_ih", "gi")
-RECURRENT = Rows("w_hh", "gh")
+class Integers(NamedTuple):
+    """The weight of an integer product: int8 (rows, n), a scale for each row, and its name."""
 
-Product: TypeAlias = Callable[[GraphBuilder, str, str, Rows], str]
-"""Adds ``operand (k, n)`` times the rows of a cell's matrix; returns the name of the result."""
-
-
-def _fp32(b: GraphBuilder, cell: str, operand: str, rows: Rows) -> str:
-    weight = b.constant(rows.name(cell, "t"), rows.of(b, cell).T)
-    return b.add("MatMul", [operand, weight], f"{cell}.{rows.tag}_product")
+    q: Array
+    scales: Array
+    name: str
 
 
-def _fp16(b: GraphBuilder, cell: str, operand: str, rows: Rows) -> str:
-    half = b.constant(rows.name(cell, "t"), rows.of(b, cell).T.astype(np.float16))
-    cast = b.add("Cast", [operand], f"{cell}.{rows.tag}_operand", to=TensorProto.FLOAT16)
-    rounded = b.add("MatMul", [cast, half], f"{cell}.{rows.tag}_half")
-    return b.add("Cast", [rounded], f"{cell}.{rows.tag}_product", to=TensorProto.FLOAT)
+Product: TypeAlias = Callable[[GraphBuilder, str, Integers, str, np.float32], str]
+"""Adds ``operand (k, n)`` on a grid times integers; takes the tag and the step of the grid."""
 
 
-def _int8(b: GraphBuilder, cell: str, operand: str, rows: Rows) -> str:
-    """Add Q/DQ on the operand and the rows of the recurrent matrix; x stays float."""
-    if rows.weight != "w_hh":
-        return _fp32(b, cell, operand, rows)
-    scale = b.constant(f"{cell}.h_scale", h_scale(b, cell))
-    zero = b.constant(f"{cell}.h_zero", np.array(0, np.int8))
-    tag = f"{cell}.{rows.tag.replace('gh', 'h')}"
-    quantized = b.add("QuantizeLinear", [operand, scale, zero], f"{tag}_q")
-    read = b.add("DequantizeLinear", [quantized, scale, zero], f"{tag}_dq")
-    row_scale = rows.of(b, cell, "_scale")
-    weight = [
-        b.constant(rows.name(cell, "q_t"), rows.of(b, cell, "_q").T),
-        b.constant(rows.name(cell, "scale"), row_scale),
-        b.constant(rows.name(cell, "zero"), np.zeros(len(row_scale), np.int8)),
+def write_product(
+    b: GraphBuilder, form: ProductForm, operand: str, rows: Rows, *, cpu: bool = False
+) -> str:
+    """Add ``operand (k, n)`` times some rows of a weight; return the name of the result."""
+    if form.weight == "fp32":
+        weight = b.constant(rows.name("t"), rows.floats(b).T)
+        return b.add("MatMul", [operand, weight], f"{rows.tag}_product")
+    if form.weight == "fp16":
+        return _half(b, operand, rows)
+    integers = Integers(rows.integers(b), rows.scales(b), rows.name(""))
+    if not form.has_integer_operand:
+        return b.add("MatMul", [operand, _dequantized(b, integers)], f"{rows.tag}_product")
+    step, _ = operand_grid(b.weights, rows.weight)
+    read = with_gain(b, operand, rows)
+    return integer_product(b, form, read, integers, rows.tag, step, cpu=cpu)
+
+
+def integer_product(
+    b: GraphBuilder,
+    form: ProductForm,
+    operand: str,
+    integers: Integers,
+    tag: str,
+    step: np.float32,
+    *,
+    cpu: bool,
+) -> str:
+    """Add a product of integers: ``operand`` has its gain already."""
+    product = _matmul_integer if cpu else _qdq
+    if form.operand == "int8":
+        return product(b, operand, integers, tag, step)
+    return _hilo(b, operand, integers, tag, step, product)
+
+
+def with_gain(b: GraphBuilder, operand: str, rows: Rows) -> str:
+    """Multiply an operand by its gains, if it has any."""
+    _, gain = operand_grid(b.weights, rows.weight)
+    if gain is None:
+        return operand
+    name = b.constant(f"{rows.weight}_operand_gain", gain)
+    return b.add("Mul", [operand, name], f"{rows.tag}_operand")
+
+
+def _half(b: GraphBuilder, operand: str, rows: Rows) -> str:
+    half = b.constant(rows.name("t"), rows.floats(b).T.astype(np.float16))
+    cast = b.add("Cast", [operand], f"{rows.tag}_operand", to=TensorProto.FLOAT16)
+    rounded = b.add("MatMul", [cast, half], f"{rows.tag}_half")
+    return b.add("Cast", [rounded], f"{rows.tag}_product", to=TensorProto.FLOAT)
+
+
+def _dequantized(b: GraphBuilder, integers: Integers) -> str:
+    parts = [
+        b.constant(f"{integers.name}_q_t", integers.q.T),
+        b.constant(f"{integers.name}_scale", integers.scales),
+        b.constant(f"{integers.name}_zero", np.zeros(len(integers.scales), np.int8)),
     ]
-    matrix = b.add("DequantizeLinear", weight, rows.name(cell, "dq"), axis=1)
-    return b.add("MatMul", [read, matrix], f"{cell}.{rows.tag}_product")
+    return b.add("DequantizeLinear", parts, f"{integers.name}_dq", axis=1)
 
 
-def _integer(b: GraphBuilder, cell: str, operand: str, rows: Rows) -> str:
-    """Add the int8 product as onnxruntime computes it fast: 20 % less than Q/DQ at 256 units.
+def _hilo(
+    b: GraphBuilder,
+    operand: str,
+    integers: Integers,
+    tag: str,
+    step: np.float32,
+    product: Product,
+) -> str:
+    """Send an operand as two rows of one product: what the first leaves, in steps of 1/254."""
+    scale = b.constant(f"{tag}_hi_scale", np.array(step, np.float32))
+    zero = b.constant(f"{tag}_hi_zero", np.array(0, np.int8))
+    high_q = b.add("QuantizeLinear", [operand, scale, zero], f"{tag}_hi_q")
+    high = b.add("DequantizeLinear", [high_q, scale, zero], f"{tag}_hi")
+    times = b.constant("lo_steps", np.array(LO_STEPS, np.float32))
+    left = b.add("Sub", [operand, high], f"{tag}_left")
+    rest = b.add("Mul", [left, times], f"{tag}_rest")
+    both = b.add("Concat", [operand, rest], f"{tag}_both", axis=0)
+    rows = product(b, both, integers, f"{tag}_rows", step)
+    b.split_in_two(rows, [f"{tag}_of_hi", f"{tag}_of_rest"])
+    share = b.constant("lo_share", np.array(1 / LO_STEPS, np.float32))
+    low = b.add("Mul", [f"{tag}_of_rest", share], f"{tag}_of_lo")
+    return b.add("Add", [f"{tag}_of_hi", low], f"{tag}_product")
+
+
+def _qdq(b: GraphBuilder, operand: str, integers: Integers, tag: str, step: np.float32) -> str:
+    """Add the product as TensorRT reads it: Q/DQ on operand and weight."""
+    scale = b.constant(f"{tag}_operand_scale", np.array(step, np.float32))
+    zero = b.constant(f"{tag}_operand_zero", np.array(0, np.int8))
+    quantized = b.add("QuantizeLinear", [operand, scale, zero], f"{tag}_operand_q")
+    read = b.add("DequantizeLinear", [quantized, scale, zero], f"{tag}_operand_dq")
+    return b.add("MatMul", [read, _dequantized(b, integers)], f"{tag}_product")
+
+
+def _matmul_integer(
+    b: GraphBuilder, operand: str, integers: Integers, tag: str, step: np.float32
+) -> str:
+    """Add the product as onnxruntime computes it fast: 20 % less than Q/DQ at 256 units.
 
     Weights become uint8 around 128: with int8 ones, kernels of x86 CPUs that lack VNNI saturate
     their 16-bit sums.
     """
-    if rows.weight != "w_hh":
-        return _fp32(b, cell, operand, rows)
-    scale = b.constant(f"{cell}.h_scale", h_scale(b, cell))
-    zero = b.constant(f"{cell}.zero_128", np.array(128, np.uint8))
-    tag = f"{cell}.{rows.tag.replace('gh', 'h')}"
-    quantized = b.add("QuantizeLinear", [operand, scale, zero], f"{tag}_q")
-    shifted = (rows.of(b, cell, "_q").T.astype(np.int16) + 128).astype(np.uint8)
-    weight = b.constant(rows.name(cell, "q_t"), shifted)
-    start = f"{cell}.{rows.tag}"
-    b.add("MatMulInteger", [quantized, weight, zero, zero], f"{start}_steps")
-    b.add("Cast", [f"{start}_steps"], f"{start}_float", to=TensorProto.FLOAT)
-    step = b.constant(f"{start}_scale", rows.of(b, cell, "_scale") * h_scale(b, cell))
-    return b.add("Mul", [f"{start}_float", step], f"{start}_product")
-
-
-PRODUCTS: dict[str, Product] = {"fp32": _fp32, "fp16": _fp16, "int8": _int8}
-CPU_PRODUCTS: dict[str, Product] = {"int8": _integer}
-
-
-def h_scale(b: GraphBuilder, cell: str) -> Array:
-    """Step of the grid that the recurrent product reads h on: 1/127, or calibrated."""
-    name = f"{cell}.h_scale"
-    return np.array(b.weight(name) if b.has_weight(name) else H_SCALE, np.float32).reshape(())
+    scale = b.constant(f"{tag}_operand_scale", np.array(step, np.float32))
+    zero = b.constant("zero_128", np.array(128, np.uint8))
+    quantized = b.add("QuantizeLinear", [operand, scale, zero], f"{tag}_operand_q")
+    shifted = (integers.q.T.astype(np.int16) + 128).astype(np.uint8)
+    weight = b.constant(f"{integers.name}_q_t", shifted)
+    b.add("MatMulInteger", [quantized, weight, zero, zero], f"{tag}_steps")
+    b.add("Cast", [f"{tag}_steps"], f"{tag}_float", to=TensorProto.FLOAT)
+    steps = b.constant(f"{tag}_scale", (integers.scales * step).astype(np.float32))
+    return b.add("Mul", [f"{tag}_float", steps], f"{tag}_product")

@@ -3,44 +3,37 @@
 Inputs ``x`` (batch, n_in) and the states ``state_NN_h``, ``state_NN_c`` (batch, size); outputs
 ``y`` and ``state_NN_h_out`` and so on. States are fp32 and never pass a Q/DQ. Forms:
 
-``fp32``, ``fp16``, ``int8``  what TensorRT reads; int8 is Q/DQ on the recurrent product alone
+``step``    what TensorRT reads; products of integers are Q/DQ around a MatMul
 ``cpu``     what onnxruntime runs fast: its recurrent operators, or MatMulInteger for the Q/DQ pair
 ``active``  with an input ``active`` (batch, 1) bool: where false, the state is handed on unchanged
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 from onnx import TensorProto, helper
 
 from edge_gru.engines.cells import CELLS
+from edge_gru.engines.products import dense_weight
 from edge_gru.manifest import StepNode
 from quantization.cells import ONNX_CELLS, CellGraph, write_operator
 from quantization.graph_builder import GraphBuilder
-from quantization.products import CPU_PRODUCTS, PRODUCTS
-from quantization.step_model import Array, StepModel
+from quantization.products import Rows, write_product
+from quantization.quantized import Quantized
+from quantization.step_model import StepModel
 
 IR_VERSION = 8
-CPU_PRECISIONS = ("fp32", *CPU_PRODUCTS)
-"""Precisions with a form of their own for onnxruntime; for others it runs what TensorRT reads."""
 
 
 def build(
-    model: StepModel,
-    weights: Mapping[str, Array],
-    precision: str,
-    *,
-    active: bool = False,
-    cpu: bool = False,
+    model: StepModel, quantized: Quantized, *, active: bool = False, cpu: bool = False
 ) -> onnx.ModelProto:
-    """Write the step graph of one precision and form; ``weights`` hold the int8 tensors too."""
-    builder = GraphBuilder(weights)
+    """Write the step graph of one precision in one form."""
+    builder = GraphBuilder({**model.weights, **quantized.tensors}, model.program.opset)
     for node in model.program.nodes:
         if node.op in CELLS:
-            _add_cell(builder, node, precision, cpu=cpu, active=active)
-        else:
+            _add_cell(builder, node, quantized, cpu=cpu, active=active)
+        elif not _add_dense(builder, node, quantized, cpu=cpu):
             inputs = [builder.operand(name) if name else "" for name in node.inputs]
             builder.add_many(node.op, inputs, list(node.outputs), **node.attributes)
     builder.add("Identity", [model.program.output], "y")
@@ -63,18 +56,46 @@ def _finish(builder: GraphBuilder, model: StepModel, *, active: bool) -> onnx.Mo
     return proto
 
 
-def _add_cell(b: GraphBuilder, node: StepNode, precision: str, *, cpu: bool, active: bool) -> None:
+def _add_cell(
+    b: GraphBuilder, node: StepNode, quantized: Quantized, *, cpu: bool, active: bool
+) -> None:
     x, *states = node.inputs
     cell = str(node.attributes["cell"])
     names = CELLS[node.op].states
     stepped = tuple(f"{cell}.{name}_stepped" for name in names) if active else node.outputs
-    products = {**PRODUCTS, **CPU_PRODUCTS} if cpu else PRODUCTS
-    graph = CellGraph(b, node.op, cell, x, tuple(states), stepped, products[precision])
+    graph = CellGraph(
+        b,
+        node.op,
+        cell,
+        x,
+        tuple(states),
+        stepped,
+        quantized.products,
+        is_joint=cell in quantized.joint,
+        cpu=cpu,
+    )
     form = ONNX_CELLS[node.op]
-    if cpu and precision == "fp32" and form.operator:
+    if cpu and graph.is_float and form.operator:
         write_operator(graph)
     else:
         form.write(graph)
     if active:
         for new, state, output in zip(stepped, states, node.outputs, strict=True):
             b.add("Where", ["active", new, state], output)
+
+
+def _add_dense(b: GraphBuilder, node: StepNode, quantized: Quantized, *, cpu: bool) -> bool:
+    """Add a MatMul or Gemm whose weight has a form of its own; tell whether it has."""
+    dense = dense_weight(node, b.weights)
+    if dense is None or dense[0] not in quantized.products:
+        return False
+    weight, is_transposed = dense
+    rows = Rows(weight, f"{node.outputs[0]}_of", is_transposed=is_transposed)
+    form = quantized.products[weight]
+    product = write_product(b, form, b.operand(node.inputs[0]), rows, cpu=cpu)
+    bias = node.inputs[2] if len(node.inputs) > 2 else ""
+    if bias:
+        b.add("Add", [product, b.operand(bias)], node.outputs[0])
+    else:
+        b.add("Identity", [product], node.outputs[0])
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_gru.engines.cells import CELLS, H_SCALE
+from edge_gru.engines.cells import CELLS
 from edge_gru.errors import ModelError
 from edge_gru.manifest import Normalisation, Program, StateInfo, StepNode
 
@@ -36,17 +36,6 @@ class StepModel:
         """Prefix of each recurrent cell, in order -> the state h that its product reads."""
         nodes = (node for node in self.program.nodes if node.op in CELLS)
         return {str(node.attributes["cell"]): node.inputs[1] for node in nodes}
-
-    @property
-    def operands(self) -> dict[str, tuple[str, np.float32]]:
-        """Prefix of each cell -> the state that its product reads, and the step of its grid."""
-        scale = {cell: self.weights.get(f"{cell}.h_scale", H_SCALE) for cell in self.cells}
-        return {cell: (state, np.float32(scale[cell])) for cell, state in self.cells.items()}
-
-    @property
-    def recurrent_weights(self) -> dict[str, Array]:
-        """Prefix of each recurrent cell -> its recurrent matrix ``w_hh``."""
-        return {cell: self.weights[f"{cell}.w_hh"] for cell in self.cells}
 
     def check_finite(self) -> None:
         """Refuse weights that are NaN or infinite.

@@ -46,6 +46,13 @@ class _Graph:
     def is_dequantized(self, name: str) -> bool:
         return name in self.made_by and self.made_by[name].op_type == "DequantizeLinear"
 
+    def is_rounded(self, name: str, of: str) -> bool:
+        """Whether a value is another one, quantized and dequantized."""
+        if not self.is_dequantized(name):
+            return False
+        source = self.made_by.get(self.made_by[name].input[0])
+        return source is not None and source.input[0] == of
+
 
 def lint(model: onnx.ModelProto) -> list[Finding]:
     """Find what TensorRT refuses, does not make INT8, or gets wrong in a step graph."""
@@ -133,5 +140,7 @@ def _is_transposed(node: onnx.NodeProto) -> bool:
 def _check_blend(graph: _Graph, node: onnx.NodeProto) -> Iterator[str]:
     if node.op_type in (*_PRODUCTS, *_QUANTIZERS):
         return
+    if node.op_type == "Sub" and graph.is_rounded(node.input[1], node.input[0]):
+        return  # what the rounding of an operand leaves, for its second row
     if any(graph.is_dequantized(name) for name in node.input):
         yield "reads a dequantized value outside a product: what it makes lives on the grid"

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edge_gru.engines.base import Engine, EngineSource, Float32
+from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.select import open_engine
-from edge_gru.manifest import Manifest
+from edge_gru.manifest import InputRange, Manifest
 
 Opener: TypeAlias = Callable[[int], Engine]
 """Opens an engine with so many streams."""
@@ -32,8 +32,7 @@ class Twins:
         control: fp32 with 1e-7 added to its biases; None where it has none.
         source: what the float graph is read from.
         others: further precisions, measured and not judged.
-        input_limit: ``(n_in,)``, the largest ``|x|`` that the candidate's grid of x holds; None
-            where x is float.
+        input_limit: the samples that the candidate's grid of x holds; None where it has none.
     """
 
     fp32: Opener
@@ -42,7 +41,7 @@ class Twins:
     source: EngineSource
     precision: str
     others: Mapping[str, Opener] = field(default_factory=dict)
-    input_limit: Float32 | None = None
+    input_limit: InputRange | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -62,6 +61,7 @@ def twins_of(source: EngineSource, precision: str | None = None) -> Twins:
         source=source,
         precision=name,
         others={p: _opener(source, p) for p in others},
+        input_limit=source.manifest.precisions[name].input_limit,
     )
 
 

@@ -86,7 +86,8 @@ def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
         "outputs": shortened(manifest.outputs),
         "labels": shortened(manifest.labels) or "none",
         "states": ", ".join(f"{state.name} ({state.size})" for state in manifest.states),
-        "recipe": f"{manifest.recipe.name}, rounding {manifest.recipe.rounding}",
+        "recipe": manifest.recipe.name,
+        "products": shortened(_products(manifest)) or "all in fp32",
         "warm-up": "never measured to end"
         if manifest.n_warmup is None
         else f"{manifest.n_warmup} samples",
@@ -100,6 +101,11 @@ def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
         grid.add_row(name, fact)
     console.print(grid)
     console.print(_input_table(manifest))
+
+
+def _products(manifest: Manifest) -> tuple[str, ...]:
+    products = manifest.precisions[manifest.default_precision].products
+    return tuple(f"{weight} ({f.operand} x {f.weight})" for weight, f in products.items())
 
 
 def _gate(manifest: Manifest) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_gru.engines.tensors import WEIGHTS, read_tensors
+from edge_gru.engines.tensors import WEIGHTS, read_tensors, unpacked
 from edge_gru.errors import BundleError, EngineUnavailableError, InputShapeError
 from edge_gru.manifest import Manifest
 from edge_gru.state import State
@@ -60,6 +60,14 @@ class EngineSource:
             BundleError: the bundle has no such part, or it holds no tensors.
         """
         return read_tensors(self.part(name), name)
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Read the weights by name, packed ones as int8.
+
+        Raises:
+            BundleError: the bundle has none, or they cannot be read.
+        """
+        return unpacked(self.tensors(WEIGHTS))
 
     def initial_states(self) -> dict[str, Float32]:
         """Return what each state starts from, ``(size,)`` by name; zeros if the model says nothing.

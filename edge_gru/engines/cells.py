@@ -3,8 +3,7 @@
 A program names a cell by its kind (``op``), reads ``x`` and the states in their order, and finds
 its tensors under the prefix ``cell``: ``w_ih`` (G H, n), ``w_hh`` (G H, P), ``b_ih``, ``b_hh``
 (G H,), with G gates in PyTorch's order and P values in h; P is H but for a projection, ``w_hr``
-(P, H). Where the recurrent product is quantized: ``w_hh_q`` int8 (G H, P), ``w_hh_scale`` (G H,),
-and ``h_scale`` (), the step of h's grid, if that is not 1/127.
+(P, H). What a quantized product adds is in ``edge_gru.engines.products``.
 """
 
 from __future__ import annotations
@@ -15,11 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_gru.engines.operators import Array, Float64, sigmoid
-
-H_STEPS = 127  # of the grid of the recurrent operand, to either side of zero
-H_SCALE = np.float32(1 / H_STEPS)  # for an h in [-1, 1], whatever the data
-
-ALL_ROWS = slice(None)
+from edge_gru.engines.products import ALL_ROWS
 
 Cell = Mapping[str, Array]
 States = tuple[Float64, ...]
@@ -35,11 +30,13 @@ class CellKind:
     ``bounds`` has the largest magnitude that each state can reach from a start within it, None
     where there is none. ``is_operand_computed`` says that a step quantizes a value that it has
     computed itself: engines may then differ by a whole grid step where it falls near a tie.
+    ``n_joint_gates`` first gates add the products with x and with h before anything else.
     """
 
     gates: tuple[str, ...]
     bounds: Mapping[str, float | None]
     step: Step
+    n_joint_gates: int
     is_operand_computed: bool = False
 
     @property
@@ -98,17 +95,14 @@ def _rnn(activation: Callable[[Float64], Float64]) -> Step:
 
 
 CELLS: dict[str, CellKind] = {
-    "GRU": CellKind(("r", "z", "n"), {"h": 1.0}, _gru),
+    "GRU": CellKind(("r", "z", "n"), {"h": 1.0}, _gru, n_joint_gates=2),
     "GRU_RESET_FIRST": CellKind(
-        ("r", "z", "n"), {"h": 1.0}, _gru_reset_first, is_operand_computed=True
+        ("r", "z", "n"), {"h": 1.0}, _gru_reset_first, n_joint_gates=3, is_operand_computed=True
     ),
-    "LSTM": CellKind(("i", "f", "g", "o"), {"h": 1.0, "c": None}, _lstm),
-    "LSTM_PROJECTED": CellKind(("i", "f", "g", "o"), {"h": None, "c": None}, _lstm_projected),
-    "RNN_TANH": CellKind(("n",), {"h": 1.0}, _rnn(np.tanh)),
-    "RNN_RELU": CellKind(("n",), {"h": None}, _rnn(lambda a: np.maximum(a, 0.0))),
+    "LSTM": CellKind(("i", "f", "g", "o"), {"h": 1.0, "c": None}, _lstm, n_joint_gates=4),
+    "LSTM_PROJECTED": CellKind(
+        ("i", "f", "g", "o"), {"h": None, "c": None}, _lstm_projected, n_joint_gates=4
+    ),
+    "RNN_TANH": CellKind(("n",), {"h": 1.0}, _rnn(np.tanh), n_joint_gates=1),
+    "RNN_RELU": CellKind(("n",), {"h": None}, _rnn(lambda a: np.maximum(a, 0.0)), n_joint_gates=1),
 }
-
-
-def operand_scale(cell: Cell) -> np.float32:
-    """Step of the grid that the recurrent product reads h on."""
-    return np.float32(cell["h_scale"]) if "h_scale" in cell else H_SCALE

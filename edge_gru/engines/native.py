@@ -9,8 +9,7 @@ import numpy as np
 
 from edge_gru.engines.base import Engine, EngineSource, Float32, Int32
 from edge_gru.engines.native_plan import Plan
-from edge_gru.engines.native_products import Products, forms_of
-from edge_gru.engines.tensors import WEIGHTS
+from edge_gru.engines.native_products import Products
 from edge_gru.errors import EdgeGruError, EngineUnavailableError
 from edge_gru.native._native import KERNELS, Network
 
@@ -44,8 +43,8 @@ class NativeEngine(Engine):
         self.precision = source.precision(precision)
         self._n_steps = np.zeros(n_streams, np.int64)
         wanted = _find_kernel(kernel)
-        weights = source.tensors(WEIGHTS)
-        products = Products(weights, forms_of(source.manifest, self.precision))
+        weights = source.weights()
+        products = Products(weights, source.manifest.precisions[self.precision].products)
         starts = source.initial_states()
         try:
             self._network = Network(

@@ -5,61 +5,39 @@ Slow and readable on purpose. The INT8 recurrent product is exact integer arithm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
-from edge_gru.engines.cells import CELLS, H_STEPS, Cell, States, operand_scale
+from edge_gru.engines.cells import CELLS, Cell, States
 from edge_gru.engines.operators import OPERATORS, Array, Float64
-from edge_gru.engines.tensors import WEIGHTS
+from edge_gru.engines.products import FLOAT, dense_weight, multiply
 from edge_gru.errors import EngineUnavailableError
-from edge_gru.manifest import StepNode
+from edge_gru.manifest import ProductForm, StepNode
 
-
-def _product_fp32(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
-    return operand @ cell[weight][rows].T
-
-
-def _product_fp16(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
-    """Round operands and results to float16; sums are exact to more than that."""
-
-    def half(a: Float64) -> Float64:
-        return a.astype(np.float16).astype(np.float64)
-
-    return half(half(operand) @ half(cell[weight][rows]).T)
-
-
-def _product_int8(operand: Float64, weight: str, rows: slice, cell: Cell) -> Float64:
-    """Read h on its grid, W_hh in int8 rows; x stays float.
-
-    The division is float32 and ties go to even, as ONNX defines QuantizeLinear: an engine that
-    rounds otherwise near a tie is a whole step away. Sums stay below 2**53: exact.
-    """
-    if weight != "w_hh":
-        return _product_fp32(operand, weight, rows, cell)
-    scale = operand_scale(cell)
-    steps = np.clip(np.rint(operand.astype(np.float32) / scale), -H_STEPS, H_STEPS)
-    product = steps.astype(np.float64) @ cell["w_hh_q"][rows].T.astype(np.float64)
-    return product * (cell["w_hh_scale"][rows].astype(np.float64) * float(scale))
-
-
-PRODUCTS: dict[str, Callable[[Float64, str, slice, Cell], Float64]] = {
-    "fp32": _product_fp32,
-    "fp16": _product_fp16,
-    "int8": _product_int8,
-}
+T = TypeVar("T")
 
 
 def step_cell(
-    kind: str, x: Float64, states: States, cell: Cell, *, precision: str = "fp32"
+    kind: str,
+    x: Float64,
+    states: States,
+    cell: Cell,
+    forms: Mapping[str, ProductForm] = MappingProxyType({}),
 ) -> States:
     """Advance a cell by one step: ``(k, n)``, ``(k, size)`` a state -> the new states.
 
-    The precision is that of the products with x and with h, and of nothing else.
+    ``forms`` of the products with ``w_ih`` and ``w_hh``, float where there is none; nothing else
+    in a cell is ever narrowed.
     """
-    multiply = PRODUCTS[precision]
-    return CELLS[kind].step(x, states, cell, lambda a, w, rows: multiply(a, w, rows, cell))
+
+    def product(operand: Float64, weight: str, rows: slice) -> Float64:
+        return multiply(forms.get(weight, FLOAT), operand, cell, weight, rows)
+
+    return CELLS[kind].step(x, states, cell, product)
 
 
 class ReferenceEngine(HostStateEngine):
@@ -82,13 +60,11 @@ class ReferenceEngine(HostStateEngine):
             raise EngineUnavailableError(
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
             )
-        weights = source.tensors(WEIGHTS)
-        self._constants = {name: widened(value) for name, value in weights.items()}
-        self._cells = {
-            prefix: cell_tensors(self._constants, str(prefix))
-            for node in self._program.nodes
-            if (prefix := node.attributes.get("cell"))
-        }
+        self._constants = {name: widened(value) for name, value in source.weights().items()}
+        self._forms = source.manifest.precisions[self.precision].products
+        cells = {str(node.attributes.get("cell", "")) for node in self._program.nodes} - {""}
+        self._cells = {cell: of_cell(self._constants, cell) for cell in cells}
+        self._cell_forms = {cell: of_cell(self._forms, cell) for cell in cells}
         try:
             self._try_step()
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -109,18 +85,25 @@ class ReferenceEngine(HostStateEngine):
         return y.astype(np.float32), np.concatenate(new, axis=1).astype(np.float32)
 
     def _evaluate(self, node: StepNode, values: Mapping[str, Array]) -> States:
-        operands = [values[name] if name else None for name in node.inputs]
         if node.op in CELLS:
             x, *states = (values[name] for name in node.inputs)
-            cell = self._cells[node.attributes["cell"]]
-            return step_cell(node.op, x, tuple(states), cell, precision=self.precision)
+            cell = str(node.attributes["cell"])
+            return step_cell(node.op, x, tuple(states), self._cells[cell], self._cell_forms[cell])
+        dense = dense_weight(node, self._constants)
+        if dense is not None and dense[0] in self._forms:
+            product = multiply(
+                self._forms[dense[0]], values[node.inputs[0]], self._constants, dense[0]
+            )
+            bias = node.inputs[2] if len(node.inputs) > 2 else ""
+            return (product + values[bias] if bias else product,)
+        operands = [values[name] if name else None for name in node.inputs]
         return (OPERATORS[node.op](node.attributes, *operands),)
 
 
-def cell_tensors(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """Take the tensors of one cell out of a bundle's weights, without the prefix."""
-    start = f"{prefix}."
-    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+def of_cell(named: Mapping[str, T], cell: str) -> dict[str, T]:
+    """Take what belongs to one cell, without the prefix of its names."""
+    start = f"{cell}."
+    return {name.removeprefix(start): v for name, v in named.items() if name.startswith(start)}
 
 
 def widened(value: Array) -> Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_gru.engines.base import Engine, EngineSource
+from edge_gru.engines.base import Engine, EngineSource, Float32
 from edge_gru.engines.golden import GoldenResult, replay
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
@@ -133,7 +133,8 @@ def measure(source: EngineSource, *, precision: str | None = None) -> list[Measu
     source.precision(precision)
     found = {name: _open_or_explain(name, source, precision) for name in ENGINES}
     opened = {name: row for name, row in found.items() if not isinstance(row, Measurement)}
-    times = _times_us({name: engine for name, (engine, _) in opened.items()}, source)
+    samples = source.tensors(GOLDEN)["stream.x"] if opened else np.empty((0, 0), np.float32)
+    times = times_us({name: engine for name, (engine, _) in opened.items()}, samples)
     rows: list[Measurement] = []
     for name, row in found.items():
         if isinstance(row, Measurement):
@@ -155,10 +156,8 @@ def _open_or_explain(
         return Measurement(name, precision or "", None, None, None, str(error))
 
 
-def _times_us(engines: Mapping[str, Engine], source: EngineSource) -> dict[str, list[float]]:
-    if not engines:
-        return {}
-    samples = source.tensors(GOLDEN)["stream.x"]
+def times_us(engines: Mapping[str, Engine], samples: Float32) -> dict[str, list[float]]:
+    """Time single steps in microseconds on ``(n, n_in)`` samples, in interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     for first in range(0, _N_ROUNDS * _N_STEPS_A_ROUND, _N_STEPS_A_ROUND):
         for name, engine in engines.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
@@ -26,3 +28,37 @@ def read_tensors(data: bytes, part: str) -> dict[str, npt.NDArray[Any]]:
         raise BundleError(
             f"part {part} holds no tensors ({error}); pack the model again"
         ) from error
+
+
+def packed(tensors: Mapping[str, npt.NDArray[Any]], weight: str) -> dict[str, npt.NDArray[Any]]:
+    """Put the rows ``<weight>_q`` (rows, n) of -8..7 in half the bytes, ``<weight>_q4``.
+
+    Two columns a byte, the even one in its low half; an odd last column has zero beside it.
+    """
+    q = tensors[f"{weight}_q"]
+    even = np.pad(q, ((0, 0), (0, q.shape[1] % 2))).view(np.uint8) & 0x0F
+    halves = even[:, 0::2] | (even[:, 1::2] << 4)
+    others = {name: value for name, value in tensors.items() if name != f"{weight}_q"}
+    return {**others, f"{weight}_q4": halves}
+
+
+def unpacked(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Read every ``<weight>_q4`` as int8 rows ``<weight>_q``, as wide as the weight.
+
+    Raises:
+        BundleError: the weight is not there, or of another shape.
+    """
+    whole = dict(tensors)
+    for name in [name for name in tensors if name.endswith("_q4")]:
+        halves, weight = whole.pop(name), tensors.get(name.removesuffix("_q4"))
+        if weight is None or weight.ndim != 2 or halves.dtype != np.uint8:
+            raise BundleError(f"expected {name} to be the rows of a weight; pack the model again")
+        n_rows, n = weight.shape
+        if halves.shape != (n_rows, (n + 1) // 2):
+            raise BundleError(
+                f"expected {name} of shape ({n_rows}, {(n + 1) // 2}), got {halves.shape}; "
+                "pack the model again"
+            )
+        both = np.stack([halves << 4, halves & 0xF0], axis=2).view(np.int8) >> 4
+        whole[name.removesuffix("4")] = both.reshape(n_rows, -1)[:, :n]
+    return whole

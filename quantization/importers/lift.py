@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from edge_gru.engines.cells import CELLS, H_STEPS
+from edge_gru.engines.cells import CELLS
 from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
@@ -117,7 +117,6 @@ def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
         )
         for output in outputs:
             emitter.alias(output, f"{name}_out")
-    _note_scale(emitter, cell, states[0])
     inputs = (emitter.name_of(recurrence.x), *states)
     new = tuple(f"{name}_out" for name in states)
     emitter.nodes.append(StepNode(recurrence.kind, inputs, new, {"cell": cell}))
@@ -128,13 +127,6 @@ def _size(recurrence: Recurrence, state: str) -> int:
     if state.endswith("_h"):
         return int(recurrence.tensors["w_hh"].shape[1])
     return len(recurrence.tensors["b_hh"]) // len(CELLS[recurrence.kind].gates)
-
-
-def _note_scale(emitter: Emitter, cell: str, state: str) -> None:
-    """Widen the grid of h for a start beyond [-1, 1]: from there it can only come nearer."""
-    bound = next(info.bound for info in emitter.states if info.name == state)
-    if bound is not None and bound > 1.0:
-        emitter.constant(f"{cell}.h_scale", np.array(bound / H_STEPS, np.float32))
 
 
 def _initial_state(trace: Trace, recurrence: Recurrence, start: str) -> Array | None:

@@ -107,7 +107,13 @@ def _sizes(packed: Packed) -> dict[str, Any]:
     """Count bytes: of the step graphs by precision, and of the cells' weights by type."""
     manifest = packed.manifest
     weights = read_tensors(packed.parts[WEIGHTS], WEIGHTS)
-    quantized = {name.removesuffix("_q") for name in weights if name.endswith("_q")}
+    stored = {
+        name.removesuffix(end): weights[name].nbytes
+        for name in weights
+        for end in ("_q", "_q4")
+        if name.endswith(end)
+    }
+    quantized = set(stored)
     return {
         "graphs_bytes": {
             name: len(packed.parts[info.graphs["step"]])
@@ -115,7 +121,7 @@ def _sizes(packed: Packed) -> dict[str, Any]:
         },
         "recurrent_float_bytes": sum(weights[name].nbytes for name in quantized),
         "recurrent_int8_bytes": sum(
-            weights[f"{name}_q"].nbytes + weights[f"{name}_scale"].nbytes for name in quantized
+            stored[name] + weights[f"{name}_scale"].nbytes for name in quantized
         ),
     }
 

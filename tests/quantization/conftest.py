@@ -8,6 +8,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from firmware_bridge.sample import Schema
+from quantization import pack, step_graph
+from quantization.calibrate import Calibration
+from quantization.gate import GateSettings
+from quantization.quantized import Quantized
+from quantization.recipe import RECIPES
+from quantization.split import split
+from quantization.step_model import StepModel
+from quantization.work import Work
+
 N_IN, N_HIDDEN, N_OUT = 3, 5, 2
 
 
@@ -84,3 +94,33 @@ def write(tmp_path: Path) -> Callable[[GruFile], Path]:
 def sequences() -> list[np.ndarray]:
     rng = np.random.default_rng(3)
     return [rng.normal(size=(n, N_IN)).astype(np.float32) for n in (40, 25)]
+
+
+_RECIPE_OF = {"int8": "rec-nearest"}
+
+
+@pytest.fixture(scope="session")
+def quantized_by() -> Callable[[StepModel, str], Quantized]:
+    """Apply a preset to a step, on samples of its own."""
+
+    def apply(model: StepModel, recipe: str) -> Quantized:
+        samples = np.random.default_rng(9).normal(size=(200, model.n_in)).astype(np.float32)
+        data = Calibration((samples,))
+        outputs = tuple(f"y{k}" for k in range(model.n_out))
+        schema = Schema.unnamed(model.n_in)
+        description = pack.Description("net", schema, RECIPES[recipe], outputs)
+        work = Work(model, description, data, split(data), GateSettings())
+        return work.narrow(RECIPES[recipe]).quantized
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def build(quantized_by: Callable[[StepModel, str], Quantized]) -> Callable[..., onnx.ModelProto]:
+    """Write a step graph of a recipe, or of a precision in its simplest."""
+
+    def written(model: StepModel, recipe: str, **form: bool) -> onnx.ModelProto:
+        quantized = quantized_by(model, _RECIPE_OF.get(recipe, recipe))
+        return step_graph.build(model, quantized, **form)
+
+    return written

@@ -16,13 +16,13 @@ from edge_gru.manifest import Program, StateInfo, StepNode
 from firmware_bridge.sample import Schema
 from quantization import pack, step_graph
 from quantization.calibrate import Calibration
-from quantization.operand_scale import HEAD_ROOM, with_operand_scales
-from quantization.pack import with_rows
-from quantization.rounding_choice import round_nearest
+from quantization.grids import find_grids
+from quantization.quantized import Quantized
+from quantization.recipe import RECIPES
+from quantization.sites import find_sites
 from quantization.step_model import StepModel
 
 N_IN, N_HIDDEN, N_PROJECTED, N_ROWS = 3, 6, 4, 16
-PRECISIONS = ("fp32", "fp16", "int8")
 TOLERANCES = {"fp32": 1e-6, "fp16": 5e-3, "int8": 2e-6}
 
 
@@ -43,10 +43,6 @@ def model_of(kind: str, seed: int = 0) -> StepModel:
     return StepModel(Program((node,), "state_00_h_out", 17), weights, states, N_IN, n_h)
 
 
-def weights_of(model: StepModel) -> dict[str, np.ndarray]:
-    return with_rows(model.weights, round_nearest(model.recurrent_weights))
-
-
 def feed_of(model: StepModel) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     feed = {"x": rng.normal(size=(N_ROWS, N_IN)).astype(np.float32)}
@@ -63,37 +59,51 @@ def run(proto: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.nda
     return dict(zip(names, session.run(None, feed), strict=True))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("is_cpu", [False, True])
-def test_graph_computes_the_reference_step(kind, precision, is_cpu):
+def test_graph_computes_the_reference_step(kind, recipe, is_cpu, quantized_by):
     model = model_of(kind)
-    weights, feed = weights_of(model), feed_of(model)
+    quantized, feed = quantized_by(model, recipe), feed_of(model)
+    weights = {**model.weights, **quantized.tensors}
     cell = {name.removeprefix("k."): widened(value) for name, value in weights.items()}
+    forms = {name.removeprefix("k."): form for name, form in quantized.products.items()}
     states = tuple(feed[info.name].astype(np.float64) for info in model.states)
-    expected = step_cell(kind, feed["x"].astype(np.float64), states, cell, precision=precision)
-    is_own = is_cpu and precision in step_graph.CPU_PRECISIONS
-    got = run(step_graph.build(model, weights, precision, cpu=is_own), feed)
+    expected = step_cell(kind, feed["x"].astype(np.float64), states, cell, forms)
+    got = run(step_graph.build(model, quantized, cpu=is_cpu), feed)
     for info, value in zip(model.states, expected, strict=True):
-        assert np.abs(got[f"{info.name}_out"] - value).max() <= TOLERANCES[precision]
+        error = np.abs(got[f"{info.name}_out"] - value).max()
+        assert error <= TOLERANCES[quantized.precision]
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "n_products"),
+    [("GRU", "int8", 1), ("LSTM", "int8", 1), ("GRU_RESET_FIRST", "int8", 2), ("GRU", "rec", 2)],
+)
+def test_joint_recipe_makes_one_product_where_x_and_h_add_up(
+    kind, recipe, n_products, quantized_by
+):
+    model = model_of(kind)
+    proto = step_graph.build(model, quantized_by(model, recipe))
+    assert sum(node.op_type == "MatMul" for node in proto.graph.node) == n_products
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_masked_rows_keep_every_state(kind):
+def test_masked_rows_keep_every_state(kind, quantized_by):
     model = model_of(kind)
-    weights, feed = weights_of(model), feed_of(model)
+    quantized, feed = quantized_by(model, "rec-nearest"), feed_of(model)
     active = np.arange(N_ROWS)[:, None] % 2 == 0
-    stepped = run(step_graph.build(model, weights, "int8"), feed)
-    got = run(step_graph.build(model, weights, "int8", active=True), feed | {"active": active})
+    stepped = run(step_graph.build(model, quantized), feed)
+    got = run(step_graph.build(model, quantized, active=True), feed | {"active": active})
     for info in model.states:
         expected = np.where(active, stepped[f"{info.name}_out"], feed[info.name])
         assert np.array_equal(got[f"{info.name}_out"], expected)
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_int8_touches_the_recurrent_product_alone(kind):
+def test_int8_touches_the_recurrent_product_alone(kind, quantized_by):
     model = model_of(kind)
-    proto = step_graph.build(model, weights_of(model), "int8")
+    proto = step_graph.build(model, quantized_by(model, "rec-nearest"))
     quantized = [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
     assert len(quantized) == (2 if CELLS[kind].is_operand_computed else 1)
     assert quantized[0].input[0] == "state_00_h"
@@ -106,32 +116,15 @@ def test_int8_touches_the_recurrent_product_alone(kind):
     assert len(into) == ("c" in CELLS[kind].states)  # read once, by the product with f
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("GRU", None), ("LSTM", None), ("RNN_RELU", 6.0), ("LSTM_PROJECTED", 6.0)],
-)
-def test_h_without_a_bound_gets_a_scale_with_head_room(kind, expected):
-    class Engine:
-        """States that grow to 6 and fall again."""
-
-        def reset(self, stream):
-            self.n = 0
-
-        def step(self, x):
-            self.n += 1
-
-        def save_state(self, stream):
-            value = np.full(2, -6.0 if self.n == 3 else 1.0, np.float32)
-            return type("Saved", (), {"values": {"state_00_h": value}})
-
+@pytest.mark.parametrize("kind", CELLS)
+def test_h_without_a_bound_gets_a_scale_with_head_room(kind):
     model = model_of(kind)
-    scaled = with_operand_scales(model, Engine(), [np.zeros((5, N_IN), np.float32)] * 2)
-    if expected is None:
-        assert scaled is model
-    else:
-        scale = float(scaled.weights["k.h_scale"])
-        assert scale == pytest.approx(HEAD_ROOM * expected / 127)
-        assert scaled.operands["k"] == ("state_00_h", np.float32(scale))
+    (site,) = [site for site in find_sites(model) if site.kind == "recurrent"]
+    operands = {"state_00_h": np.array([[1.0], [-6.0], [2.0]], np.float32)}
+    grid = find_grids(model, [site], RECIPES["rec"], operands)["k.w_hh"]
+    is_bounded = CELLS[kind].bounds["h"] is not None
+    assert grid.step == pytest.approx(1 / 127 if is_bounded else 2.0 * 6.0 / 127)
+    assert ("k.w_hh_operand_scale" in grid.tensors("k.w_hh")) is not is_bounded
 
 
 def test_transposed_weights_are_packed_as_they_read():
@@ -140,7 +133,8 @@ def test_transposed_weights_are_packed_as_they_read():
     weights = {**model.weights, "k.w_hh": turned}
     model = replace(model, weights=weights)
     outputs = tuple(f"y{k}" for k in range(N_HIDDEN))
-    description = pack.Description("net", Schema.unnamed(N_IN), "fp32", outputs)
-    made = pack.draft(model, description, Calibration((np.zeros((4, N_IN), np.float32),)), {})
+    description = pack.Description("net", Schema.unnamed(N_IN), RECIPES["fp32"], outputs)
+    data = Calibration((np.zeros((4, N_IN), np.float32),))
+    made = pack.draft(model, description, data, Quantized())
     packed = safetensors.numpy.load(made.parts["weights.safetensors"])
     np.testing.assert_array_equal(packed["k.w_hh"], turned)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_gru.engines.base import EngineSource, HostStateEngine
+from edge_gru.manifest import InputRange
 from quantization import quantize
 from quantization.comparison import compare, run_sequences
 from quantization.evaluate import run_stream
@@ -104,7 +105,7 @@ def test_sequences_of_any_length_run_at_once_as_alone(twins):
 
 
 def test_limits_of_the_grid_of_x_are_counted(twins, stream):
-    limit = np.array([1e9, 0.0, 1.0], np.float32)
+    limit = InputRange((-1e9, 0.0, -1.0), (1e9, 0.0, 1.0))
     share = compare(twins.fp32, {}, stream, input_limit=limit).share_beyond
     assert share[0] == 0
     assert share[1] == 1

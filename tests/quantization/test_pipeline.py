@@ -99,7 +99,7 @@ def test_normalisation_is_applied_as_the_trainer_did(gru_file, write, sequences)
         (
             {"recipe": "magic"},
             ConfigError,
-            "of rec, rec-nearest, fp32, got 'magic'",
+            "fp32, auto or a .toml file, got 'magic'",
         ),
         ({"labels": ("a",)}, ConfigError, "expected 2 distinct labels"),
         ({"outputs": ("a", "a")}, ConfigError, "expected 2 distinct outputs"),

@@ -5,10 +5,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from quantization import step_graph
 from quantization.importers.onnx import import_onnx
-from quantization.pack import with_rows
-from quantization.rounding_choice import round_nearest
+from quantization.recipe import RECIPES
 from quantization.tensorrt_lint import lint
 
 
@@ -18,13 +16,8 @@ def model(gru_file, write):
 
 
 @pytest.fixture
-def graph(model):
+def graph(model, build):
     return build(model, "int8")
-
-
-def build(model, precision, **form):
-    weights = with_rows(model.weights, round_nearest(model.recurrent_weights))
-    return step_graph.build(model, weights, precision, **form)
 
 
 def rules(graph):
@@ -43,13 +36,13 @@ def replace_constant(graph, name, value):
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", RECIPES)
 @pytest.mark.parametrize("active", [False, True])
-def test_what_we_write_for_tensorrt_breaks_no_rule(model, precision, active):
+def test_what_we_write_for_tensorrt_breaks_no_rule(model, precision, active, build):
     assert lint(build(model, precision, active=active)) == []
 
 
-def test_the_form_for_onnxruntime_is_not_for_tensorrt(model):
+def test_the_form_for_onnxruntime_is_not_for_tensorrt(model, build):
     assert "MatMulInteger" in rules(build(model, "int8", cpu=True))
     assert "recurrent operators" in rules(build(model, "fp32", cpu=True))
 

@@ -19,9 +19,12 @@ from edge_gru.manifest import GateResult, Program, StateInfo, StepNode
 from firmware_bridge.sample import Schema
 from quantization import pack, quantize, step_graph
 from quantization.calibrate import Calibration
-from quantization.operand_scale import with_operand_scales
-from quantization.rounding_choice import round_nearest
+from quantization.gate import GateSettings
+from quantization.quantized import Quantized
+from quantization.recipe import RECIPES
+from quantization.split import split
 from quantization.step_model import StepModel
+from quantization.work import Work
 
 N_IN, N_HIDDEN, N_OUT = 3, 8, 2
 
@@ -69,7 +72,7 @@ def quantized(folder: Path, seed: int = 0) -> Bundle:
     return quantize(path, calibration=[x])
 
 
-def bundle_of(kind: str, seed: int = 0) -> Bundle:
+def bundle_of(kind: str, seed: int = 0, recipe: str = "rec-nearest") -> Bundle:
     """Two cells of one kind and width, so that swapped states would fit, and a linear head.
 
     An LSTM has learned starts.
@@ -95,12 +98,10 @@ def bundle_of(kind: str, seed: int = 0) -> Bundle:
     weights = {name: value.astype(np.float32) for name, value in weights.items()}
     model = StepModel(Program(tuple(nodes), "top", 17), weights, tuple(states), N_IN, N_OUT)
     data = Calibration((rng.normal(size=(200, N_IN)).astype(np.float32),))
-    description = pack.Description("net", Schema.unnamed(N_IN), "rec-nearest", ("y0", "y1"))
-    made = pack.draft(model, description, data, round_nearest(model.recurrent_weights))
-    with made.open("reference", "fp32") as engine:
-        model = with_operand_scales(model, engine, data.sequences)
-    made = pack.draft(model, description, data, round_nearest(model.recurrent_weights))
-    return pack.finish(made, pack.golden_vectors(made, data), {}, 3, GateResult("pass"))
+    description = pack.Description("net", Schema.unnamed(N_IN), RECIPES[recipe], ("y0", "y1"))
+    work = Work(model, description, data, split(data), GateSettings())
+    made = pack.draft(model, description, data, work.narrow(RECIPES[recipe]).quantized)
+    return pack.finish(made, pack.golden_vectors(made, data, model), {}, 3, GateResult("pass"))
 
 
 @pytest.fixture(scope="session")
@@ -153,10 +154,11 @@ def with_weights(
         change(weights)
         model = StepModel(manifest.program, weights, manifest.states, manifest.n_in, manifest.n_out)
         parts = {**bundle.parts, "weights.safetensors": safetensors.numpy.save(weights)}
-        for precision, info in manifest.precisions.items():
+        for info in manifest.precisions.values():
             for part in set(info.graphs.values()):
                 form = {"cpu": part.endswith("_cpu.onnx"), "active": part.endswith("_active.onnx")}
-                proto = step_graph.build(model, weights, precision, **form)
+                quantized = Quantized(info.products, {}, info.joint)
+                proto = step_graph.build(model, quantized, **form)
                 parts[part] = proto.SerializeToString()
         return EngineSource(manifest, parts)
 

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import EngineSource
-from edge_gru.engines.cells import CELLS, H_SCALE, operand_scale
+from edge_gru.engines.cells import CELLS
 from edge_gru.engines.golden import replay
-from edge_gru.engines.reference import PRODUCTS, ReferenceEngine, step_cell
+from edge_gru.engines.products import FLOAT, HALF, multiply
+from edge_gru.engines.reference import ReferenceEngine, step_cell
 from edge_gru.engines.select import ENGINES
 from edge_gru.errors import BundleError
+from edge_gru.manifest import ProductForm
 from quantization.cells import ONNX_CELLS, reordered
+from quantization.recipe import RECIPES
 
 N_IN, N_HIDDEN = 3, 4
+INT8 = ProductForm("int8", "int8")
 
 
 def cell_of(kind: str, rng: np.random.Generator, gain: float) -> dict[str, np.ndarray]:
@@ -42,16 +46,16 @@ def test_every_kind_is_written_as_onnx_and_no_other() -> None:
 
 @given(
     kind=st.sampled_from([k for k, c in CELLS.items() if c.bounds["h"] is not None]),
-    precision=st.sampled_from(sorted(PRODUCTS)),
+    form=st.sampled_from([FLOAT, HALF, INT8, ProductForm("int8-hilo", "int8")]),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=80, deadline=None)
-def test_h_never_leaves_its_bound(kind: str, precision: str, seed: int) -> None:
+def test_h_never_leaves_its_bound(kind: str, form: ProductForm, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cell = cell_of(kind, rng, gain=8.0)
     states = tuple(rng.choice([-1.0, 1.0], size=(1, N_HIDDEN)) for _ in CELLS[kind].states)
     for x in rng.normal(0, 100, size=(20, 1, N_IN)):
-        states = step_cell(kind, x, states, cell, precision=precision)
+        states = step_cell(kind, x, states, cell, {"w_hh": form})
         states = tuple(s.astype(np.float32).astype(np.float64) for s in states)
         assert np.abs(states[0]).max() <= CELLS[kind].bounds["h"]
 
@@ -62,7 +66,7 @@ def test_c_grows_past_any_calibration_and_is_kept(kind: str) -> None:
     cell["b_ih"] = np.full(4 * N_HIDDEN, 50.0)  # forget nothing, add one in each step
     states = (np.zeros((1, N_HIDDEN)), np.zeros((1, N_HIDDEN)))
     for _ in range(300):
-        states = step_cell(kind, np.zeros((1, N_IN)), states, cell, precision="int8")
+        states = step_cell(kind, np.zeros((1, N_IN)), states, cell, {"w_hh": INT8})
     np.testing.assert_allclose(states[1], 300.0, rtol=1e-3)
 
 
@@ -70,13 +74,11 @@ def test_wide_h_is_read_on_its_own_grid() -> None:
     cell = cell_of("RNN_RELU", np.random.default_rng(1), gain=0.5)
     h = np.array([[30.0, 7.0, 0.1, 60.0]])
     exact = h @ cell["w_hh"].T
-    narrow = PRODUCTS["int8"](h, "w_hh", slice(None), cell)
-    cell["h_scale"] = np.array(0.5, np.float32)
-    wide = PRODUCTS["int8"](h, "w_hh", slice(None), cell)
-    assert operand_scale(cell) == 0.5
+    narrow = multiply(INT8, h, cell, "w_hh")
+    cell["w_hh_operand_scale"] = np.array(0.5, np.float32)
+    wide = multiply(INT8, h, cell, "w_hh")
     assert np.abs(wide - exact).max() < 0.5
     assert np.abs(narrow - exact).max() > 5
-    assert operand_scale({}) == H_SCALE
 
 
 def test_reordered_gates_come_back() -> None:
@@ -90,10 +92,11 @@ def test_reordered_gates_come_back() -> None:
 
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_golden_vectors_pass_in_every_precision(
-    kind: str, engine: str, make_bundle: Callable[..., Bundle]
+    kind: str, engine: str, recipe: str, make_bundle: Callable[..., Bundle]
 ) -> None:
-    bundle = make_bundle(kind)
+    bundle = make_bundle(kind, recipe=recipe)
     for precision in bundle.manifest.precisions:
         with bundle.open(engine, precision=precision) as opened:
             result = replay(opened, bundle.parts["golden.safetensors"])

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import EngineSource
-from edge_gru.engines.reference import PRODUCTS, ReferenceEngine, step_cell
+from edge_gru.engines.products import FLOAT, HALF, multiply
+from edge_gru.engines.reference import ReferenceEngine, step_cell
 from edge_gru.errors import BundleError, EngineUnavailableError
-from edge_gru.manifest import Program, StepNode
+from edge_gru.manifest import ProductForm, Program, StepNode
 
 N_IN, N_HIDDEN = 3, 4
+INT8 = {"w_hh": ProductForm("int8", "int8")}
 
 
 def cell_of(rng: np.random.Generator, gain: float = 1.0) -> dict[str, np.ndarray]:
@@ -66,19 +68,22 @@ def test_cell_is_pytorchs_equations(seed: int, int8: bool) -> None:
     cell = cell_of(rng)
     x = rng.normal(size=(2, N_IN))
     h = rng.uniform(-1, 1, size=(2, N_HIDDEN)).astype(np.float32).astype(np.float64)
-    (got,) = step_cell("GRU", x, (h,), cell, precision="int8" if int8 else "fp32")
+    (got,) = step_cell("GRU", x, (h,), cell, INT8 if int8 else {})
     expected = [scalar_gru(x[k], h[k], cell, int8=int8) for k in range(2)]
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
-@given(seed=st.integers(0, 2**32 - 1), precision=st.sampled_from(["fp32", "fp16", "int8"]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    form=st.sampled_from([FLOAT, HALF, INT8["w_hh"], ProductForm("int8-hilo", "int8")]),
+)
 @settings(max_examples=60, deadline=None)
-def test_state_never_leaves_its_bound(seed: int, precision: str) -> None:
+def test_state_never_leaves_its_bound(seed: int, form: ProductForm) -> None:
     rng = np.random.default_rng(seed)
     cell = cell_of(rng, gain=8.0)
     h = rng.choice([-1.0, 1.0], size=(1, N_HIDDEN))
     for x in rng.normal(0, 100, size=(20, 1, N_IN)):
-        (h,) = step_cell("GRU", x, (h,), cell, precision=precision)
+        (h,) = step_cell("GRU", x, (h,), cell, {"w_hh": form})
         h = h.astype(np.float32).astype(np.float64)
         assert np.abs(h).max() <= 1.0
 
@@ -87,7 +92,7 @@ def test_operand_rounds_ties_to_even() -> None:
     cell = cell_of(np.random.default_rng(0))
     cell["w_hh_q"] = np.eye(12, N_HIDDEN, dtype=np.int8)
     h = np.array([[0.5, 1.5, -0.5, -2.5]]) / 127
-    gh = PRODUCTS["int8"](h, "w_hh", slice(None), cell)
+    gh = multiply(INT8["w_hh"], h, cell, "w_hh")
     steps = gh[0, :4] * 127 / cell["w_hh_scale"][:4]
     np.testing.assert_allclose(steps, [0, 2, 0, -2], atol=1e-6)
 
@@ -96,7 +101,7 @@ def test_blend_reads_the_state_itself_not_its_quantized_copy() -> None:
     cell = cell_of(np.random.default_rng(1))
     cell["b_ih"][4:8] = 50.0  # z = 1: the state is kept
     h = np.array([[0.1234567, -0.7654321, 0.001, 0.9999]])
-    (got,) = step_cell("GRU", np.zeros((1, N_IN)), (h,), cell, precision="int8")
+    (got,) = step_cell("GRU", np.zeros((1, N_IN)), (h,), cell, INT8)
     np.testing.assert_allclose(got, h, atol=1e-12)
 
 

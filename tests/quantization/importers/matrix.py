@@ -30,6 +30,8 @@ from quantization.evaluate import run_stream
 from quantization.importers.onnx import import_onnx
 from quantization.importers.proof import TOLERANCE, prove
 from quantization.importers.source import import_model
+from quantization.quantized import Quantized
+from quantization.recipe import RECIPES
 
 N_STEPS = 1000
 ENGINES = ("onnxruntime", "reference")
@@ -83,8 +85,8 @@ def measure(case: Case, folder: Path) -> dict[str, Parity]:
     model, rng = imported.model, np.random.default_rng(7)
     x = rng.normal(size=(N_STEPS, case.n_in)).astype(np.float32)
     outputs = tuple(f"y{k}" for k in range(model.n_out))
-    description = pack.Description("matrix", Schema.unnamed(case.n_in), "fp32", outputs)
-    made = pack.draft(model, description, Calibration((x,)), {})
+    description = pack.Description("matrix", Schema.unnamed(case.n_in), RECIPES["fp32"], outputs)
+    made = pack.draft(model, description, Calibration((x,)), Quantized())
     states = [_random_state(info, rng) for info in model.states]
     expected = case.run(x, states)
     found = {}
@@ -105,8 +107,8 @@ def prove_file(path: Path) -> None:
     imported = import_onnx(path, zoo.N_IN)
     model, x = imported.model, np.random.default_rng(3).normal(size=(60, zoo.N_IN)).astype("f4")
     outputs = tuple(f"y{k}" for k in range(model.n_out))
-    description = pack.Description("file", Schema.unnamed(zoo.N_IN), "fp32", outputs)
-    made = pack.draft(model, description, Calibration((x,)), {})
+    description = pack.Description("file", Schema.unnamed(zoo.N_IN), RECIPES["fp32"], outputs)
+    made = pack.draft(model, description, Calibration((x,)), Quantized())
     with made.open("onnxruntime", "fp32") as engine:
         prove(imported.original, partial(run_stream, engine), [x], imported.suspects)
 

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from edge_gru.errors import ConfigError
-from edge_gru.manifest import Recipe
+from edge_gru.manifest import ProductRecipe, Recipe
 from quantization import evaluate_bundle, quantize, report_of, report_table, write_report
+from quantization.recipe import RECIPES
 from quantization.report import svg
 from quantization.report.content import recipe_toml, rounded
 from quantization.report.html import html_page
@@ -106,7 +107,7 @@ def test_markdown_keeps_its_tables(report):
             block = lines[k - 1 :]
             rows = block[: next(i for i, row in enumerate(block) if not row.startswith("|"))]
             assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {n_columns}
-    assert '```toml\nname = "rec"\nrounding = "gptq"\n```' in "\n".join(lines)
+    assert '```toml\nname = "rec"\n\n[recurrent]\noperand = "int8"' in "\n".join(lines)
 
 
 def test_table_has_every_check_and_fact(report):
@@ -121,7 +122,13 @@ def test_table_has_every_check_and_fact(report):
 def test_evaluating_again_gives_a_report_of_the_same_form(gru_file, write, sequences, tmp_path):
     bundle = quantize(write(gru_file), sequences)
     again = evaluate_bundle(bundle, sequences)
-    assert set(report_of(bundle)) - set(again) == {"proof", "rounding", "warmup", "tensorrt_lint"}
+    assert set(report_of(bundle)) - set(again) == {
+        "proof",
+        "rounding",
+        "tried",
+        "warmup",
+        "tensorrt_lint",
+    }
     assert again["bundle_hash"] == bundle.hash
     assert write_report(again, tmp_path)
     fp16 = evaluate_bundle(bundle, sequences, precision="fp16", n_steps=4000)
@@ -138,7 +145,8 @@ def test_inputs_off_the_calibrated_range_are_shown(gru_file, write, sequences):
 
 
 def test_recipe_as_toml_reads_back():
-    for recipe in (Recipe("rec", "gptq"), Recipe('odd "name"')):
+    odd = Recipe('odd "name"', tensors={"cell *.w_hh": ProductRecipe("fp16", "fp16")})
+    for recipe in (*RECIPES.values(), odd):
         assert msgspec.toml.decode(recipe_toml(recipe), type=Recipe) == recipe
 
 
