@@ -18,10 +18,12 @@
 #define TILE_INT8 1
 #define TILE_HILO 1
 #define TILE_FLOAT 1
-#define VECTORS_INT8 4
-#define VECTORS_HILO 2
-#define VECTORS_FLOAT 1
-#define VECTORS_FLOAT_TILE 1
+#define TILE_VECTORS_INT8 4
+#define TILE_VECTORS_HILO 2
+#define ROW_INT8 4
+#define ROW_HILO 2
+#define ROW_FLOAT 1
+#define TILE_VECTORS_FLOAT 1
 #define PARTS_INT8 1
 #define MAX_TILE 1
 #define OPERAND_OFFSET 0

@@ -18,11 +18,13 @@
 #define TILE_INT8 4
 #define TILE_HILO 2
 #define TILE_FLOAT 2
-#define VECTORS_INT8 4
-#define VECTORS_HILO 4
-#define VECTORS_FLOAT 4
-#define VECTORS_FLOAT_TILE 3
-#define PARTS_INT8 4
+#define TILE_VECTORS_INT8 4
+#define TILE_VECTORS_HILO 4
+#define ROW_INT8 8
+#define ROW_HILO 8
+#define ROW_FLOAT 4
+#define TILE_VECTORS_FLOAT 3
+#define PARTS_INT8 2
 #define MAX_TILE 4
 #define OPERAND_OFFSET 128 /* VNNI takes the operand unsigned: each row is corrected for it */
 

@@ -35,6 +35,18 @@ LANES_INLINE void dense_row(enum form form, const struct product *p,
     case 3:
         dense_group(form, p, first, 3, operands, add, out);
         break;
+    case 4:
+        dense_group(form, p, first, 4, operands, add, out);
+        break;
+    case 5:
+        dense_group(form, p, first, 5, operands, add, out);
+        break;
+    case 6:
+        dense_group(form, p, first, 6, operands, add, out);
+        break;
+    case 7:
+        dense_group(form, p, first, 7, operands, add, out);
+        break;
     default:
         break;
     }

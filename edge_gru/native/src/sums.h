@@ -56,11 +56,11 @@ LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands
 /* Integer sums of n_rows operands; they are exact, so their order is free. */
 LANES_INLINE void sum_int8(const struct part *s, const uint8_t *const *operands, int n_rows,
                            int n_vectors, I *sums) {
-    const int n_parts = n_rows * n_vectors > 8 ? 1 : PARTS_INT8; /* few sums wait for themselves */
+    const int n_parts = n_rows * n_vectors > 4 ? 1 : PARTS_INT8; /* few sums wait for themselves */
     const size_t n_steps = s->p->n_steps;
     const size_t stride = s->n_group * 4 * LANES;
     const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
-    I part[4][2 * MAX_TILE * DENSE_GROUP];
+    I part[PARTS_INT8][2 * MAX_TILE * DENSE_GROUP];
     size_t k = 0;
     LANES_UNROLL
     for (int i = 0; i < n_rows * n_vectors; i++) {
@@ -191,7 +191,7 @@ LANES_INLINE void add_part(enum form form, const struct part *s, int n_rows, int
 }
 
 LANES_INLINE int row_vectors(enum form form) {
-    return form == FORM_INT8 ? VECTORS_INT8 : form == FORM_INT8_HILO ? VECTORS_HILO : VECTORS_FLOAT;
+    return form == FORM_INT8 ? ROW_INT8 : form == FORM_INT8_HILO ? ROW_HILO : ROW_FLOAT;
 }
 
 /* result[vector] += product of one row with a whole group, as many vectors at once as fit. */

@@ -16,7 +16,7 @@ struct tile {
 typedef void AddTile(const struct tile *);
 
 LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, int n_vectors) {
-    F result[MAX_TILE * DENSE_GROUP];
+    F result[MAX_TILE * 4];
     float *out[MAX_TILE];
     LANES_UNROLL
     for (int r = 0; r < n_rows; r++) {
@@ -49,7 +49,7 @@ DEFINE_TILES(tile_fp16, FORM_FP16, TILE_FLOAT)
 DEFINE_TILES(tile_int8, FORM_INT8, TILE_INT8)
 DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
 
-static AddTile *const tiles[N_FORMS][DENSE_GROUP] = {
+static AddTile *const tiles[N_FORMS][4] = {
     {tile_fp32_1, tile_fp32_2, tile_fp32_3, tile_fp32_4},
     {tile_fp16_1, tile_fp16_2, tile_fp16_3, tile_fp16_4},
     {tile_int8_1, tile_int8_2, tile_int8_3, tile_int8_4},
@@ -61,9 +61,9 @@ static inline size_t tile_rows(enum form form) {
 }
 
 static inline size_t tile_vectors(enum form form) {
-    return form == FORM_INT8        ? VECTORS_INT8
-           : form == FORM_INT8_HILO ? VECTORS_HILO
-                                    : VECTORS_FLOAT_TILE;
+    return form == FORM_INT8        ? TILE_VECTORS_INT8
+           : form == FORM_INT8_HILO ? TILE_VECTORS_HILO
+                                    : TILE_VECTORS_FLOAT;
 }
 
 /* All vectors of a group, as many at once as fit. */
