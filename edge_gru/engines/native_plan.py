@@ -121,9 +121,7 @@ class Plan:
 
     @staticmethod
     def _refused(expected: str) -> EngineUnavailableError:
-        return EngineUnavailableError(
-            f"the native engine expected {expected}; use onnxruntime"
-        )
+        return EngineUnavailableError(f"the native engine expected {expected}; use onnxruntime")
 
     # Operations
 
@@ -160,9 +158,7 @@ class Plan:
             self._value(high) if high else self._unbounded(np.inf),
         )
         width = self._widths[a]
-        self._network.operation(
-            "Clip", (a, *bounds), self._new(node.outputs[0], width), (), None
-        )
+        self._network.operation("Clip", (a, *bounds), self._new(node.outputs[0], width), (), None)
 
     def _unbounded(self, bound: float) -> int:
         name = f"{bound} as a bound"  # no node can be called so: a space is no part of a name
@@ -300,9 +296,7 @@ class Plan:
         return copy
 
 
-def _biases(
-    op: str, n_hidden: int, b_ih: Float32, b_hh: Float32
-) -> tuple[Float32, Float32 | None]:
+def _biases(op: str, n_hidden: int, b_ih: Float32, b_hh: Float32) -> tuple[Float32, Float32 | None]:
     """Return what is added to the product with x, and to the candidate's product with h.
 
     A GRU's reset gate acts on the latter, so its bias cannot move over.

@@ -62,4 +62,3 @@ class Products:
                 "pack the model again"
             )
         return found
-
