@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples importers test-pythons clean
-.PHONY: native native-warnings native-vectors native-aarch64 native-sanitize bench-native
+.PHONY: native native-vectors native-aarch64 native-sanitize bench-native
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -67,19 +67,27 @@ native-aarch64: build/vectors-gcc build/vectors-aarch64-linux-gnu-gcc
 	    cmp build/scalar-gcc.txt build/$$kernel-aarch64.txt || exit 1; done
 	@echo "the same bits on aarch64 in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
 
-# Addresses, undefined behaviour and leaks: the vectors, then the tests on an extension built for it.
+# Addresses and undefined behaviour: the vectors, then the tests on an extension built for it.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 native-sanitize: .venv/ready
-	mkdir -p build
+	mkdir -p build && rm -rf build/sanitized && mkdir build/sanitized
 	gcc $(VECTORS_FLAGS) $(SANITIZE) $(VECTORS_C) -lm -o build/vectors-sanitized
-	for kernel in scalar avx2 avx512; do build/vectors-sanitized $$kernel 100 >/dev/null || exit 1; done
-	rm -rf build/sanitized && mkdir -p build/sanitized
-	CFLAGS="$(SANITIZE)" .venv/bin/python setup.py --quiet build_ext --force \
-	    --build-lib build/sanitized --build-temp build/sanitized-objects
-	cp -r edge_gru firmware_bridge quantization build/sanitized-tree 2>/dev/null || true
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 EDGE_GRU_NATIVE_BUILD=build/sanitized \
-	    .venv/bin/python -m pytest tests/edge_gru/native -q -p no:cacheprovider
+	for kernel in scalar avx2 avx512; do \
+	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
+	cp -r setup.py pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
+	find build/sanitized -name '*.so' -delete
+	cd build/sanitized && CFLAGS="$(SANITIZE)" ../../.venv/bin/python setup.py --quiet build_ext --inplace
+	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
+	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
+
+# Times beside the roof of this core.
+bench-native: native build/roof
+	.venv/bin/python -m quantization.benchmark.native build/roof
+
+build/roof: quantization/benchmark/roof.c
+	mkdir -p build
+	gcc -std=c99 -O3 -Wall -Wextra -Werror $< -o $@
 
 .venv-%/ready: pyproject.toml
 	python$* -m venv .venv-$*

@@ -11,7 +11,7 @@ from edge_gru.engines.base import Engine, EngineSource, Float32, Int32
 from edge_gru.engines.native_plan import Plan
 from edge_gru.engines.native_products import Products
 from edge_gru.errors import EdgeGruError, EngineUnavailableError
-from edge_gru.native._native import KERNELS, Network
+from edge_gru.native import KERNELS, Network
 
 KERNEL_VARIABLE = "EDGE_GRU_NATIVE_KERNEL"
 

@@ -15,7 +15,7 @@ from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import Manifest, StepNode
 
 if TYPE_CHECKING:
-    from edge_gru.native._native import Network
+    from edge_gru.native import Network
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
@@ -29,9 +29,9 @@ _PARAMETERS = {
     "LayerNormalization": (("epsilon", 1e-5),),
 }
 _ALONG_ROWS = ("Softmax", "LogSoftmax", "LayerNormalization")
-_ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Pow Max Min Neg Abs Sqrt Reciprocal Exp Log Erf Sigmoid Tanh Relu LeakyRelu "
-    "Elu Softplus HardSigmoid".split()
+_ELEMENTWISE = (
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp"),
+    *("Log", "Erf", "Sigmoid", "Tanh", "Relu", "LeakyRelu", "Elu", "Softplus", "HardSigmoid"),
 )
 
 
@@ -57,6 +57,14 @@ class Plan:
         ends = (self._program.output, *(f"{name}_out" for name in self._state_names))
         reads = (name for node in self._program.nodes for name in node.inputs)
         self._n_reads = Counter([*reads, *ends])
+        self._others: dict[str, Callable[[StepNode], None]] = {
+            "MatMul": self._matmul,
+            "Gemm": self._gemm,
+            "Clip": self._clip,
+            "Concat": self._concat,
+            "Gather": self._gather,
+            "Slice": self._slice,
+        }
         self._biases: dict[str, str] = {}  # output of an Add that a product has taken in
 
     def build(self, starts: Mapping[str, Float32]) -> dict[str, int]:
@@ -86,8 +94,8 @@ class Plan:
             self._cell(k, node)
         elif node.op in _ELEMENTWISE or node.op in _ALONG_ROWS:
             self._operation(node)
-        elif node.op in _OTHERS:
-            _OTHERS[node.op](self, node)
+        elif node.op in self._others:
+            self._others[node.op](node)
         else:
             raise EngineUnavailableError(
                 f"the native engine has no operator {node.op}; use onnxruntime"
@@ -108,7 +116,7 @@ class Plan:
         if name in self._ids:
             return self._ids[name]
         constant = self._constant(name)
-        if constant.size != constant.shape[-1:][0] if constant.ndim else False:
+        if constant.ndim and constant.size != constant.shape[-1]:
             raise self._refused(f"a constant row, got {name} of shape {constant.shape}")
         row = np.ascontiguousarray(constant, np.float32).reshape(-1)
         return self._name(name, self._network.constant(row), row.size)
@@ -148,17 +156,14 @@ class Plan:
         return value
 
     def _clip(self, node: StepNode) -> None:
+        a = self._value(node.inputs[0])
         low, high = (*node.inputs[1:], "", "")[:2]
-        for name, bound in ((low, -np.inf), (high, np.inf)):
-            if not name and bound not in self._ids:
-                self._unbounded(bound)
-        a, *bounds = (
-            self._value(node.inputs[0]),
+        bounds = (
             self._value(low) if low else self._unbounded(-np.inf),
             self._value(high) if high else self._unbounded(np.inf),
         )
-        width = self._widths[a]
-        self._network.operation("Clip", (a, *bounds), self._new(node.outputs[0], width), (), None)
+        output = self._new(node.outputs[0], self._widths[a])
+        self._network.operation("Clip", (a, *bounds), output, (), None)
 
     def _unbounded(self, bound: float) -> int:
         name = f"{bound} as a bound"  # no node can be called so: a space is no part of a name
@@ -306,13 +311,3 @@ def _biases(op: str, n_hidden: int, b_ih: Float32, b_hh: Float32) -> tuple[Float
     both = b_ih.copy()
     both[: 2 * n_hidden] += b_hh[: 2 * n_hidden]
     return both, np.ascontiguousarray(b_hh[2 * n_hidden :])
-
-
-_OTHERS: dict[str, Callable[[Plan, StepNode], None]] = {
-    "MatMul": Plan._matmul,
-    "Gemm": Plan._gemm,
-    "Clip": Plan._clip,
-    "Concat": Plan._concat,
-    "Gather": Plan._gather,
-    "Slice": Plan._slice,
-}

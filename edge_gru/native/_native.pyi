@@ -1,26 +1,26 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
-Product = tuple[str, npt.NDArray[Any], Float32 | None, Float32 | None, float]
+Float32: TypeAlias = npt.NDArray[np.float32]
+Int32: TypeAlias = npt.NDArray[np.int32]
+Product: TypeAlias = tuple[str, npt.NDArray[Any], Float32 | None, Float32 | None, float]
 
 KERNELS: tuple[str, ...]
 OPERATIONS: tuple[str, ...]
 
 class Network:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         n_in: int,
         counts: npt.NDArray[np.int64],
         step_any: Callable[..., Float32],
         batch_any: Callable[..., Float32],
         kernel: str | None,
         /,
-    ) -> Network: ...
+    ) -> None: ...
     @property
     def kernel(self) -> str: ...
     def step(self, x: Float32, out: Float32 | None = None) -> Float32: ...
