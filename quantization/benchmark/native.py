@@ -2,7 +2,8 @@
 
     python -m quantization.benchmark.native build/roof [ROUNDS]
 
-Variants take turns in every round; a row has the median over the rounds. The roof of one stream is
+Variants take turns in every round; a row has the quietest tenth of the rounds, and their median,
+which is far from it where others use the core. The roof, the best of many tries, of one stream is
 the weights' bytes over the bandwidth of a cache that holds them, or the arithmetic if that takes
 longer; of many streams it is the arithmetic alone.
 """
@@ -128,8 +129,10 @@ def _manifest(
     )
 
 
-def interleaved_us(runs: Mapping[str, Callable[[int], object]], n_rounds: int) -> dict[str, float]:
-    """Time runs that take a number of steps, in turns; median microseconds a step."""
+def interleaved_us(
+    runs: Mapping[str, Callable[[int], object]], n_rounds: int
+) -> dict[str, tuple[float, float]]:
+    """Time runs that take a number of steps, in turns: a step's quiet and median microseconds."""
     n_steps: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
@@ -142,7 +145,7 @@ def interleaved_us(runs: Mapping[str, Callable[[int], object]], n_rounds: int) -
             start = time.perf_counter()
             run(n_steps[name])
             times[name].append((time.perf_counter() - start) / n_steps[name] * 1e6)
-    return {name: float(np.median(found)) for name, found in times.items()}
+    return {name: tuple(np.quantile(found, [0.1, 0.5]).tolist()) for name, found in times.items()}
 
 
 def _runs_of_one(models: Mapping[str, Model]) -> dict[str, Callable[[int], object]]:
@@ -209,15 +212,17 @@ def main(arguments: list[str]) -> None:
         platform.machine(),
     )
     print(f"{cpu.partition(':')[2].strip()}, one pinned core, load {os.getloadavg()[0]:.1f}; ")
-    print(f"median of {n_rounds} interleaved rounds; roof {done.stdout.strip()}")
+    print(f"{n_rounds} interleaved rounds; roof {done.stdout.strip()}")
     for size in SIZES:
         models = {recipe: model_of(*size, recipe) for recipe in FORMS}
         print(f"\nn_in, hidden, layers = {size}: microseconds a step, and over the roof")
-        for name, us in interleaved_us(_runs_of_one(models), n_rounds).items():
+        for name, (us, median_us) in interleaved_us(_runs_of_one(models), n_rounds).items():
             one_us, _ = roof_us(models[name.partition(" ")[0]], roof)
-            print(f"  {name:34}{us:9.3f}   {us / one_us:5.2f} x {one_us:.3f}")
+            print(
+                f"  {name:34}{us:9.3f}   {us / one_us:5.2f} x {one_us:.3f}   median {median_us:.3f}"
+            )
         for n_streams in N_STREAMS:
-            for recipe, us in interleaved_us(_batches(models, n_streams), n_rounds).items():
+            for recipe, (us, _) in interleaved_us(_batches(models, n_streams), n_rounds).items():
                 _, many_us = roof_us(models[recipe], roof)
                 thousands = n_streams / us * 1e3
                 share = 100 * many_us * n_streams / us
