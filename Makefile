@@ -3,7 +3,8 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint examples importers test-pythons clean
+.PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
+  link-soak test-pythons clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native
 .SECONDARY:  # keep the environments
 
@@ -23,9 +24,31 @@ lint: .venv/ready
 examples: .venv/ready
 	.venv/bin/python -m quantization.examples
 
+# What every recipe costs, beside other tools: trains its networks once, then prints the tables.
+accuracy: .venv/ready
+	.venv/bin/python -m quantization.benchmark.accuracy
+
 # Every kind of model that the importers take, against itself over 1,000 steps from a random state.
 importers: .venv/ready
 	.venv/bin/python tests/quantization/importers/matrix.py
+
+# The example firmware on an emulated board, ten minutes at 1 kHz; and the library's fuzzer, as long.
+BOARD_S ?= 600
+FIRMWARE_TESTS = .venv/bin/python -m pytest tests/firmware_bridge/firmware
+
+qemu-board: .venv/ready
+	EDGE_GRU_QEMU_S=$(BOARD_S) $(FIRMWARE_TESTS)/test_qemu.py
+
+fuzz-firmware: .venv/ready
+	EDGE_GRU_FUZZ_S=$(BOARD_S) $(FIRMWARE_TESTS)/test_builds.py -k no_input_breaks_it
+
+# What reading a serial line costs, beside what people use; with pymavlink installed, that too.
+link-throughput: .venv/ready
+	.venv/bin/python tests/firmware_bridge/throughput.py
+
+# Ten million spoilt frames, and a day of a stream in minutes.
+link-soak: .venv/ready
+	.venv/bin/python tests/firmware_bridge/soak.py
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13

@@ -41,8 +41,9 @@ class StateInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StepNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One operation on ``(k, n)`` arrays; ``op`` is an ONNX operator name, or a kind of cell.
+    """One operation on ``(k, n)`` arrays.
 
+    ``op`` is an ONNX operator name, a kind of cell, or ``Walk`` (``edge_gru.engines.walk``).
     Inputs are earlier outputs, ``x``, a state, or a tensor of ``weights.safetensors``; the empty
     name stands for an input left out. A cell (``edge_gru.engines.cells``) has inputs x and its
     states, its new states as outputs, and attribute ``cell``, the prefix of its tensors.

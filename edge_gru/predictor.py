@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_gru.engines.base import Engine
 from edge_gru.errors import ConfigError, InputShapeError
 from firmware_bridge.sample import Float32, Sample
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,11 @@ class Prediction:
 
 @dataclass
 class PredictorStatistics:
-    """What happened to the state, and to samples that were no numbers."""
+    """What happened to the state, and to samples that were no numbers.
+
+    ``saturated`` counts for each channel the samples beyond the grid that the model was quantized
+    on; empty where it has none.
+    """
 
     n_predictions: int = 0
     rejected_samples: int = 0
@@ -58,6 +65,7 @@ class PredictorStatistics:
     resets_gap: int = 0
     resets_epoch: int = 0
     resets_time: int = 0
+    saturated: list[int] = field(default_factory=list)
 
 
 class Predictor:
@@ -73,6 +81,10 @@ class Predictor:
         self._policy = gap_policy
         self._n_warmup = math.inf if n_warmup is None else n_warmup
         self.statistics = PredictorStatistics()
+        limit = engine.manifest.precisions[engine.precision].input_limit
+        self._limit = None if limit is None else np.array([limit.minimum, limit.maximum])
+        if limit is not None:
+            self.statistics.saturated = [0] * engine.n_in
         self._clear()
 
     def _clear(self) -> None:
@@ -108,6 +120,8 @@ class Predictor:
             self.statistics.rejected_samples += 1
             self._n_missing += 1
             return None
+        if self._limit is not None:
+            self._count_saturated(sample.values, *self._limit)
         self._apply_policy(sample)
         values = self._engine.step(sample.values)
         self._n_steps += 1
@@ -115,6 +129,11 @@ class Predictor:
         self._last_t_s = sample.t_s
         self.statistics.n_predictions += 1
         return Prediction(sample, values, self._n_steps, self._n_steps <= self._n_warmup)
+
+    def _count_saturated(self, values: Float32, low: Float64, high: Float64) -> None:
+        beyond = (values < low) | (values > high)
+        for channel in beyond.nonzero()[0].tolist():
+            self.statistics.saturated[channel] += 1
 
     def _apply_policy(self, sample: Sample) -> None:
         if self._last_t_s is None:

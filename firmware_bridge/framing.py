@@ -11,13 +11,9 @@ import zlib
 from binascii import crc_hqx
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
-try:  # the compiled part alone: where its wheel is missing, the package is slower than ours
-    _c_cobs: Any = import_module("cobs.cobs._cobs_ext")
-except ImportError:
-    _c_cobs = None
+from firmware_bridge.cobs import cobs_decode_all, cobs_encode
 
 VERSION = 1
 HEADER = struct.Struct("<BBHI")  # version << 5 | kind, epoch, seq, t_us
@@ -34,53 +30,6 @@ _CRC16_RESIDUE = 0x1D0F
 _CRC32_RESIDUE = 0x2144DF1C
 _CRC32_KINDS = frozenset({BATCH, SCHEMA})
 _SCHEMA_CHECKED_KINDS = frozenset({DATA, BATCH})
-
-
-def cobs_encode(body: bytes) -> bytes:
-    """Return ``body`` without zero bytes."""
-    code = bytearray()
-    runs = body.split(b"\0")
-    last = len(runs) - 1
-    for number, run in enumerate(runs):
-        start = 0
-        while len(run) - start > 254 or (len(run) - start == 254 and number < last):
-            code += b"\xff" + run[start : start + 254]
-            start += 254
-        code.append(len(run) - start + 1)
-        code += run[start:]
-    return bytes(code)
-
-
-def python_cobs_decode(code: bytes) -> bytes | None:
-    """Return the bytes that ``code`` stands for, or None if it is not COBS."""
-    body = bytearray(code)
-    size = len(code)
-    position = 0
-    surplus = [0] if size else []  # code bytes that stand for no zero: first, and after full runs
-    while position < size:
-        step = code[position]
-        if step == 0:
-            return None
-        body[position] = 0
-        position += step
-        if step == 0xFF and position < size:
-            surplus.append(position)
-    if position != size:
-        return None
-    for index in reversed(surplus):
-        del body[index]
-    return bytes(body)
-
-
-def _c_cobs_decode(code: bytes) -> bytes | None:
-    """Return the bytes that ``code`` stands for, or None if it is not COBS."""
-    try:
-        return _c_cobs.decode(code)
-    except _c_cobs.DecodeError:
-        return None
-
-
-cobs_decode = python_cobs_decode if _c_cobs is None else _c_cobs_decode
 
 
 def encode_frame(
@@ -122,24 +71,24 @@ class FrameCounts:
     delimiters: int = 0
 
 
-class _Check(NamedTuple):
-    compute: Callable[[bytes, int], int]
-    start: int
-    residue: int
-    n_bytes: int
+_Check: TypeAlias = tuple[Callable[[bytes, int], int], int, int, int]
 
 
 def _checks(schema: bytes | None) -> tuple[_Check | None, ...]:
-    """Return the check of each kind; None where it cannot be told without the schema."""
+    """Return compute, start, residue and shortest body of each kind's check.
+
+    None stands where it cannot be told without the schema.
+    """
     table: list[_Check | None] = []
     for kind in range(32):
         context = schema if kind in _SCHEMA_CHECKED_KINDS else b""
         if context is None:
             table.append(None)
         elif kind in _CRC32_KINDS:
-            table.append(_Check(zlib.crc32, zlib.crc32(context), _CRC32_RESIDUE, 4))
+            table.append((zlib.crc32, zlib.crc32(context), _CRC32_RESIDUE, HEADER.size + 4))
         else:
-            table.append(_Check(crc_hqx, crc_hqx(context, _CRC16_START), _CRC16_RESIDUE, 2))
+            start = crc_hqx(context, _CRC16_START)
+            table.append((crc_hqx, start, _CRC16_RESIDUE, HEADER.size + 2))
     return tuple(table)
 
 
@@ -173,61 +122,72 @@ class FrameDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the bodies, checks included, of all frames that ``chunk`` completes."""
-        *codes, rest = (self._rest + chunk).split(b"\0")
-        counts = self.counts
+        stream = self._rest + chunk
+        *codes, rest = stream.split(b"\0")
+        counts, checks = self.counts, self._checks
         counts.delimiters += len(codes)
         if self._skipping and codes:
             counts.discarded_bytes += len(codes[0])
             codes[0] = b""
             self._skipping = False
+        if len(rest) > MAX_CODE_BYTES or self._skipping:
+            rest = self._skip(rest)
+        self._rest = rest
+        codes = [code for code in codes if code]
+        if len(stream) > MAX_CODE_BYTES:
+            codes = self._without_long(codes)
         bodies = []
         n_good_bytes = 0
-        for code in codes:
-            if code:
-                body = self._open(code)
-                if body is None:
-                    counts.discarded_bytes += len(code)
-                else:
-                    bodies.append(body)
-                    n_good_bytes += len(code)
+        for code, body in zip(codes, cobs_decode_all(codes), strict=True):
+            if body and _is_whole(body, checks[body[0] & 31]):
+                bodies.append(body)
+                n_good_bytes += len(code)
+            else:
+                self._refuse(code, body)
         counts.frames_good += len(bodies)
         counts.frame_bytes += n_good_bytes
-        self._keep(rest)
         return bodies
 
-    def _keep(self, rest: bytes) -> None:
-        if len(rest) > MAX_CODE_BYTES or self._skipping:
-            self.counts.too_long += not self._skipping
-            self.counts.discarded_bytes += len(rest)
-            self._skipping = True
-            rest = b""
-        self._rest = rest
+    def _skip(self, rest: bytes) -> bytes:
+        """Discard the begin of what is too long to be a frame, up to the next delimiter."""
+        self.counts.too_long += not self._skipping
+        self.counts.discarded_bytes += len(rest)
+        self._skipping = True
+        return b""
 
-    def _open(self, code: bytes) -> bytes | None:
+    def _without_long(self, codes: list[bytes]) -> list[bytes]:
+        """Return the codes that are short enough to be frames."""
+        short = [code for code in codes if len(code) <= MAX_CODE_BYTES]
+        if len(short) < len(codes):
+            self.counts.too_long += len(codes) - len(short)
+            self.counts.discarded_bytes += sum(map(len, codes)) - sum(map(len, short))
+        return short
+
+    def _refuse(self, code: bytes, body: bytes | None) -> None:
+        """Count what is no frame under the first reason that holds."""
         counts = self.counts
-        if len(code) > MAX_CODE_BYTES:
-            counts.too_long += 1
-            return None
-        body = cobs_decode(code)
+        counts.discarded_bytes += len(code)
         if body is None:
             counts.bad_code += 1
         elif not HEADER.size + 2 <= len(body) <= MAX_BODY_BYTES:
             counts.bad_length += 1
-        else:
-            return self._verify(body)
-        return None
-
-    def _verify(self, body: bytes) -> bytes | None:
-        counts = self.counts
-        check = self._checks[body[0] & 31]
-        if check is None:
+        elif (check := self._checks[body[0] & 31]) is None:
             counts.unverified_frames += 1
-        elif check.compute(body, check.start) != check.residue:
+        elif check[0](body, check[1]) != check[2]:
             counts.bad_check += 1
         elif body[0] >> 5 != VERSION:
             counts.bad_version += 1
-        elif len(body) < HEADER.size + check.n_bytes:
-            counts.bad_length += 1
         else:
-            return body
-        return None
+            counts.bad_length += 1
+
+
+def _is_whole(body: bytes, check: _Check | None) -> bool:
+    """Tell whether a body is as it was sent, of this version, and of a length there is."""
+    if check is None:
+        return False
+    compute, start, residue, n_min_bytes = check
+    return (
+        compute(body, start) == residue
+        and body[0] >> 5 == VERSION
+        and n_min_bytes <= len(body) <= MAX_BODY_BYTES
+    )

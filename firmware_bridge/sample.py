@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -108,11 +108,18 @@ class SampleBlock:
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """The port is open and what comes next has this schema; nothing before it counts any more."""
+    """The port is open and what comes next has this schema; nothing before it counts any more.
+
+    ``epoch`` is the board's number of the stream, where it has one. Where ``is_verified`` is False
+    the format has no check and no numbering: a wrong digit or a lost sample may go unseen, and
+    times are those of arrival.
+    """
 
     t_s: float
     port: str
     schema: Schema
+    epoch: int | None = field(default=None, compare=False)
+    is_verified: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -62,8 +63,14 @@ class Calibration:
 
     def joined(self, n_steps: int) -> Float32:
         """One stream of ``n_steps`` samples: the sequences in order, again from the first."""
-        whole = np.concatenate(self.sequences)
-        return np.resize(whole, (n_steps, self.n_channels))
+        rows: list[Float32] = []
+        n_left = n_steps
+        for sequence in itertools.cycle(self.sequences):
+            rows.append(sequence[:n_left])
+            n_left -= len(rows[-1])
+            if not n_left:
+                break
+        return np.concatenate(rows)
 
 
 def check_sequences(

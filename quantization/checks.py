@@ -7,10 +7,12 @@ import numpy as np
 
 from quantization.comparison import Comparison, Deviation, Float64, Samples
 from quantization.judgement import Check, TaskScore, Verdict
+from quantization.saturation import saturation
 from quantization.stuck import StuckTest
 from quantization.twins import Twins
 
 CONTROL = "control"
+CONTROL_CHECK = "control (fp32, biases + 1e-7)"
 N_JUDGED_STEPS = 100_000
 
 _PASS_DB, _WARN_DB = 40.0, 30.0
@@ -50,6 +52,7 @@ def all_checks(
     checks += compared
     if twins.input_limit is not None:
         checks.append(_saturation_check(twins, found.share_beyond))
+    checks += _operand_check(saturation(twins, found.samples))
     checks.append(_control_check(control, is_chaotic=is_chaotic, has_task=task is not None))
     if n_steps < N_JUDGED_STEPS:
         checks.append(_length_check(n_steps))
@@ -171,6 +174,23 @@ def _saturation_check(twins: Twins, share: Float64) -> Check:
     )
 
 
+def _operand_check(shares: dict[str, float]) -> list[Check]:
+    if not shares:
+        return []
+    worst = max(shares, key=shares.__getitem__)
+    share = shares[worst]
+    return [
+        Check(
+            "saturated operands",
+            "pass" if share < _WARN_SATURATED else "warn",
+            f"{share:.2e}",
+            f"< {_WARN_SATURATED:g}",
+            f"{share:.2e} of the values of {worst} lie beyond its grid: calibrate on more data, "
+            "or give it more head_room",
+        )
+    ]
+
+
 def _is_chaotic(control: Deviation, deviation: Deviation) -> bool:
     """Tell whether a difference of 1e-7 grows to the size of what quantization does.
 
@@ -181,7 +201,7 @@ def _is_chaotic(control: Deviation, deviation: Deviation) -> bool:
 
 
 def _control_check(control: Deviation | None, *, is_chaotic: bool, has_task: bool) -> Check:
-    name, needs = "control (fp32, biases + 1e-7)", f">= {_CHAOS_DB:g} dB, or far above"
+    name, needs = CONTROL_CHECK, f">= {_CHAOS_DB:g} dB, or far above"
     if control is None:
         return Check(name, "info", "-", needs, "no cell has a bias to add to")
     found = f"{control.sqnr_db_middle:.1f} dB"

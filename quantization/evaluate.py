@@ -16,6 +16,7 @@ Float32 = npt.NDArray[np.float32]
 
 WARMUP_TOLERANCE = 0.01
 _WARMUP_STEPS = 4096
+_MAX_WARMUP_DATA = 65_536  # samples to choose states and places from
 _N_WARMUP_PLACES = 4
 
 
@@ -51,7 +52,8 @@ def measure_warmup(
     agree where no output differs by more than 1 % of its standard deviation, from there on. The
     worst of several places in the data counts; None if they never agree within 4,096 steps there.
     """
-    whole = calibration.joined(max(calibration.n_steps, _WARMUP_STEPS))
+    n_steps = int(np.clip(calibration.n_steps, _WARMUP_STEPS, _MAX_WARMUP_DATA))
+    whole = calibration.joined(n_steps)
     n_states = engine.n_streams - 1
     states = states_along(engine, whole, np.linspace(1, len(whole) - 1, n_states, dtype=int))
     places = np.linspace(0, len(whole), _N_WARMUP_PLACES, endpoint=False, dtype=int)

@@ -22,6 +22,8 @@ def repaired(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
     kinds = {node.op_type for node in proto.graph.node if node.op_type in OPERATORS}
     if "GRU" in kinds:
         yield _reset_sentence(proto), _with_other_reset(proto)
+        swapped = _with_biases_swapped(proto)
+        yield "biases: those of x and of h are stored in each other's place", swapped
     for kind in sorted(kinds):
         gates = _GATES[kind]
         for order in list(itertools.permutations(gates))[1:]:
@@ -77,6 +79,20 @@ def _with_other_reset(proto: onnx.ModelProto) -> onnx.ModelProto:
             node.attribute.extend(
                 [*kept, helper.make_attribute("linear_before_reset", int(not is_late))]
             )
+    return changed
+
+
+def _with_biases_swapped(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Swap the halves of B: they matter apart only where the reset gate acts on one of them."""
+    changed = copy.deepcopy(proto)
+    for node in changed.graph.node:
+        bias = node.input[3] if node.op_type == "GRU" and len(node.input) > 3 else ""
+        value = constant_of(changed.graph, bias) if bias else None
+        if value is not None:
+            node.input[3] = f"{node.output[0] or node.name}.swapped"
+            halves = np.split(value, 2, axis=1)[::-1]
+            tensor = numpy_helper.from_array(np.concatenate(halves, axis=1), node.input[3])
+            changed.graph.initializer.append(tensor)
     return changed
 
 

@@ -12,6 +12,8 @@ from edge_gru.engines.select import ENGINES, open_engine, times_us
 from edge_gru.errors import ConfigError, EngineUnavailableError
 from edge_gru.manifest import Recipe
 from quantization import pack
+from quantization.checks import CONTROL_CHECK
+from quantization.judgement import Judgement
 from quantization.recipe import RECIPES
 from quantization.work import Attempt, Work
 
@@ -34,7 +36,7 @@ class Rung(msgspec.Struct, frozen=True):
 
 
 def climb(work: Work, engine: str = "auto") -> tuple[list[Rung], Attempt]:
-    """Try recipes from the cheapest step up until one passes the gate without a warning.
+    """Try recipes from the cheapest step up until one passes the gate without a warning of its own.
 
     Args:
         work: what to quantize and judge.
@@ -56,9 +58,15 @@ def climb(work: Work, engine: str = "auto") -> tuple[list[Rung], Attempt]:
             verdict=judgement.verdict,
             reason="; ".join(judgement.result.reasons[:1]),
         )
-        if judgement.verdict == "pass" or row.recipe == "fp32":
+        if _is_passed(judgement) or row.recipe == "fp32":
             return rungs, attempt
     raise ConfigError(f"expected an engine that runs fp32, got {engine}; use another")
+
+
+def _is_passed(judgement: Judgement) -> bool:
+    """Tell whether nothing speaks against a recipe; the control is of fp32, the same for all."""
+    warned = {check.name for check in judgement.checks if check.verdict == "warn"}
+    return not judgement.failures and warned <= {CONTROL_CHECK}
 
 
 def measure_rungs(work: Work, engine: str) -> list[Rung]:

@@ -21,12 +21,14 @@ Score: TypeAlias = Callable[[Outputs, TargetList], float]
 class Metric:
     """A score of outputs ``(n_steps, n_out)``, one a sequence, and the targets of the sequences.
 
-    ``more_is_better`` None: the direction is not known, so that any change counts.
+    ``more_is_better`` None: the direction is not known, so that any change counts. Of a score that
+    ``is_ratio``, an error as a share of something, the difference counts as it is.
     """
 
     name: str
     score: Score
     more_is_better: bool | None = None
+    is_ratio: bool = False
 
     def __call__(self, outputs: Outputs, targets: TargetList) -> float:
         """Score outputs.
@@ -45,14 +47,14 @@ class Metric:
     def worsening(self, reference: float, found: float) -> float:
         """Tell how much worse ``found`` is, relative to the reference; at most 0 if it is not.
 
-        From a reference of 0, the difference itself.
+        From a reference of 0, and of a ratio, the difference itself.
         """
         difference = found - reference
         if self.more_is_better is None:
             difference = abs(difference)
         elif self.more_is_better:
             difference = -difference
-        return difference / abs(reference) if reference else difference
+        return difference / abs(reference) if reference and not self.is_ratio else difference
 
 
 def find_metric(metric: str | Score | Metric | None, *, has_targets: bool) -> Metric | None:
@@ -116,7 +118,7 @@ METRICS = {
     "macro_f1": Metric("macro_f1", macro_f1, more_is_better=True),
     "rmse": Metric("rmse", rmse, more_is_better=False),
     "mae": Metric("mae", mae, more_is_better=False),
-    "esr": Metric("esr", esr, more_is_better=False),
+    "esr": Metric("esr", esr, more_is_better=False, is_ratio=True),
 }
 
 

@@ -17,6 +17,8 @@ from quantization.evaluate import run_stream
 from quantization.grids import Grid, find_grids, joint_grid
 from quantization.operands import limited, operands_seen
 from quantization.progress import Progress, silent
+from quantization.qat import finetuner_of
+from quantization.qat.twin import TwinStream
 from quantization.quantized import Quantized
 from quantization.recipe import recipe_of
 from quantization.rounding import QuantizedRows
@@ -33,12 +35,29 @@ _N_FIT_STEPS = 16_384
 _N_CHECK_STEPS = 8_192
 
 
+FINETUNED = "+qat"
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What finetuning did to the SQNR of the outputs on held-out data: kept only if that rose."""
+
+    n_steps: int
+    sqnr_before_db: float
+    sqnr_after_db: float
+    is_kept: bool
+
+
 @dataclass(frozen=True)
 class Narrowed:
-    """What a recipe made of a model, and which rounding each integer weight has."""
+    """What a recipe made of a model, and which rounding each integer weight has.
+
+    ``finetuning`` is None where the recipe asks for none.
+    """
 
     quantized: Quantized
     rounding: Mapping[str, str]
+    finetuning: Finetuning | None = None
 
 
 def narrow(
@@ -46,7 +65,11 @@ def narrow(
 ) -> Narrowed:
     """Apply a recipe.
 
-    Grids and GPTQ are fitted to ``parts.fit``; ``parts.choose`` is what GPTQ must do better on.
+    Grids, GPTQ and finetuning are fitted to ``parts.fit``; ``parts.choose`` is what GPTQ and then
+    finetuning must do better on.
+
+    Raises:
+        ConfigError: the recipe finetunes, and torch is not here or cannot follow the model.
     """
     sites = find_sites(model)
     recipes = {site.weight: recipe_of(recipe, site) for site in sites}
@@ -54,9 +77,11 @@ def narrow(
     integer = [site for site in sites if recipes[site.weight].has_integer_weight]
     if not integer:
         return Narrowed(Quantized(forms), {})
+    finetune = finetuner_of(model, recipe) if recipe.n_finetune_steps else None
     fit = limited(parts.fit.sequences, _N_FIT_STEPS)
     with open_engine(Quantized()) as engine:
         names = {operand for site in integer for _, operand in site.operand_of_rows(model)}
+        names |= TwinStream.names(model) if finetune else set()
         graph = step_graph.build(model, Quantized())
         operands = operands_seen(engine, graph, names, fit)
         held_out = limited(parts.choose.sequences, _N_CHECK_STEPS)
@@ -77,7 +102,17 @@ def narrow(
 
     rounder = Rounder(model, grids, recipes, operands)
     rows, chosen = choose_rounding(_units(integer, cells, model), rounder, score, progress)
-    return Narrowed(quantized(rows), chosen)
+    if finetune is None:
+        return Narrowed(quantized(rows), chosen)
+    twin = TwinStream.of(model, operands, fit)
+    learnt = finetune(quantized(rows), twin, progress)
+    before_db, after_db = score(rows), score(learnt)
+    is_kept = after_db > before_db
+    finetuning = Finetuning(recipe.n_finetune_steps, before_db, after_db, is_kept)
+    if not is_kept:
+        return Narrowed(quantized(rows), chosen, finetuning)
+    names_of = {weight: f"{name}{FINETUNED}" for weight, name in chosen.items()}
+    return Narrowed(quantized(learnt), names_of, finetuning)
 
 
 def _joint_cells(

@@ -27,7 +27,7 @@ from quantization.ladder import Rung, climb
 from quantization.metrics import Metric, Score, find_metric
 from quantization.progress import Progress, silent
 from quantization.quantized import Quantized
-from quantization.recipe import AUTO, RECIPES, find_recipe
+from quantization.recipe import AUTO, find_recipe
 from quantization.report.content import build_report, rounded
 from quantization.split import split
 from quantization.step_model import StepModel
@@ -46,6 +46,7 @@ class TrainedModule(Protocol):
 Model: TypeAlias = TrainedModule | str | os.PathLike[str]
 
 _N_WARMUP_STREAMS = 8
+_MORE_FAITHFUL = ("rec-hilo", "fp16", "fp32", AUTO)  # what to try where a recipe fails
 
 
 def quantize(  # noqa: PLR0913 - the one call that users make; all but two have defaults
@@ -91,7 +92,8 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
             for ``accuracy`` and ``macro_f1``.
         metric: of the task: ``accuracy``, ``macro_f1``, ``rmse``, ``mae``, ``esr``, or a function
             of a list of outputs ``(n_steps, n_out)`` and the list of their targets.
-        tolerance: how much worse than fp32 the metric may be, relative.
+        tolerance: how much worse than fp32 the metric may be, relative; of ``esr``, which is a
+            ratio already, by how much.
         resets: the product clears its state where a sequence begins, so the gate does; else the
             sequences are joined with the state carried on.
         accept_failure: pack a model that does not pass the gate; the bundle says so.
@@ -164,6 +166,7 @@ def _packed(
         {
             "proof": proof.as_dict(),
             "rounding": dict(attempt.rounding),
+            "finetuning": msgspec.to_builtins(attempt.finetuning),
             "tried": msgspec.to_builtins(tried),
             "warmup": {"n_steps": n_warmup, "tolerance_std": evaluate.WARMUP_TOLERANCE},
             "tensorrt_lint": pack.lint_graphs(made),
@@ -172,7 +175,7 @@ def _packed(
     judgement = evidence.judgement
     if judgement.verdict == "fail" and not accept_failure:
         recipe = made.manifest.recipe.name
-        others = [name for name in RECIPES if name != recipe]
+        others = [name for name in _MORE_FAITHFUL if name != recipe]
         raise GateError(refusal(judgement, recipe, others), report)
     golden = pack.golden_vectors(made, work.data, work.model)
     bundle = pack.finish(made, golden, report, n_warmup, judgement.result)

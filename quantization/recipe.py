@@ -21,6 +21,7 @@ _HILO = ProductRecipe("int8-hilo", "int8", "gptq")
 _HILO_X = ProductRecipe("int8-hilo", "int8", "gptq", head_room=4.0)
 _X = ProductRecipe("int8", "int8", "gptq", head_room=1.0)
 _INT4 = ProductRecipe("int8", "int4", "gptq")
+_INT4_X = ProductRecipe("int8-hilo", "int4", "gptq", head_room=4.0)
 _HALF = ProductRecipe("fp16", "fp16")
 
 RECIPES = {
@@ -32,6 +33,8 @@ RECIPES = {
         Recipe("int8-hilo", recurrent=_INT8, stacked=_INT8, input=_HILO_X),
         Recipe("int8", recurrent=_INT8, stacked=_INT8, input=_X, is_joint=True),
         Recipe("w4", recurrent=_INT4, stacked=_INT4),
+        Recipe("w4-both", recurrent=_INT4, stacked=_INT4, input=_INT4_X),
+        Recipe("w4-qat", recurrent=_INT4, stacked=_INT4, input=_INT4_X, n_finetune_steps=500),
         Recipe("fp16", recurrent=_HALF, stacked=_HALF, input=_HALF),
         Recipe("fp32"),
     )
@@ -85,6 +88,12 @@ def checked(recipe: Recipe) -> Recipe:
     for where, product in {**kinds, **recipe.tensors}.items():
         if product.fault:
             raise ConfigError(f"recipe {recipe.name}, {where}: {product.fault}")
+    products = (*kinds.values(), *recipe.tensors.values())
+    if recipe.n_finetune_steps and not any(p.has_integer_weight for p in products):
+        raise ConfigError(
+            f"recipe {recipe.name}: n_finetune_steps learns weights in int8 or int4, "
+            "and it has none; leave it out"
+        )
     return recipe
 
 

@@ -21,8 +21,8 @@ class Site:
 
     Attributes:
         weight: name of the weight.
-        kind: ``recurrent`` with its own h, ``stacked`` with the h of a cell below, ``input`` with
-            another x, ``dense`` outside the cells.
+        kind: ``recurrent`` with a state handed in, ``stacked`` with the h of a cell below,
+            ``input`` with another x, ``dense`` outside the cells.
         operand: name of the value that it reads.
         bound: the largest magnitude of the operand, None where there is none.
         is_transposed: the weight lies as (n, rows).
@@ -42,7 +42,7 @@ class Site:
     def is_computed(self) -> bool:
         """Whether a step computes the operand itself, so that engines differ in its last bits."""
         if self.kind == "recurrent":
-            return CELLS[self.node_kind].is_operand_computed
+            return self.node_kind in CELLS and CELLS[self.node_kind].is_operand_computed
         return self.operand != "x"
 
     @property
@@ -75,7 +75,8 @@ def find_sites(model: StepModel) -> list[Site]:
             weight, is_transposed = dense
             operand = node.inputs[0]
             bound = {**bounds, **below}.get(operand)
-            sites.append(Site(weight, "dense", operand, bound, is_transposed))
+            kind: Kind = "recurrent" if operand in bounds else "dense"
+            sites.append(Site(weight, kind, operand, bound, is_transposed))
     return sites
 
 

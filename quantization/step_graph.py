@@ -15,12 +15,14 @@ from onnx import TensorProto, helper
 
 from edge_gru.engines.cells import CELLS
 from edge_gru.engines.products import dense_weight
+from edge_gru.engines.walk import WALK
 from edge_gru.manifest import StepNode
 from quantization.cells import ONNX_CELLS, CellGraph, write_operator
 from quantization.graph_builder import GraphBuilder
 from quantization.products import Rows, write_product
 from quantization.quantized import Quantized
 from quantization.step_model import StepModel
+from quantization.walk_graph import write_walk
 
 IR_VERSION = 8
 
@@ -30,14 +32,30 @@ def build(
 ) -> onnx.ModelProto:
     """Write the step graph of one precision in one form."""
     builder = GraphBuilder({**model.weights, **quantized.tensors}, model.program.opset)
+    masked = frozenset(f"{state.name}_out" for state in model.states) if active else frozenset()
     for node in model.program.nodes:
         if node.op in CELLS:
             _add_cell(builder, node, quantized, cpu=cpu, active=active)
-        elif not _add_dense(builder, node, quantized, cpu=cpu):
-            inputs = [builder.operand(name) if name else "" for name in node.inputs]
-            builder.add_many(node.op, inputs, list(node.outputs), **node.attributes)
+        elif node.op == WALK:
+            write_walk(builder, node)
+        else:
+            _add_operation(builder, node, quantized, masked, cpu=cpu)
     builder.add("Identity", [model.program.output], "y")
     return _finish(builder, model, active=active)
+
+
+def _add_operation(
+    b: GraphBuilder, node: StepNode, quantized: Quantized, masked: frozenset[str], *, cpu: bool
+) -> None:
+    """Add an operation; new states in ``masked`` are taken over only where ``active``."""
+    outputs = tuple(f"{name}_stepped" if name in masked else name for name in node.outputs)
+    stepped = StepNode(node.op, node.inputs, outputs, node.attributes)
+    if not _add_dense(b, stepped, quantized, cpu=cpu):
+        inputs = [b.operand(name) if name else "" for name in node.inputs]
+        b.add_many(node.op, inputs, list(outputs), **node.attributes)
+    for new, name in zip(outputs, node.outputs, strict=True):
+        if name in masked:
+            b.add("Where", ["active", new, name.removesuffix("_out")], name)
 
 
 def _finish(builder: GraphBuilder, model: StepModel, *, active: bool) -> onnx.ModelProto:

@@ -17,7 +17,8 @@ MAX_OPSET = 20  # the newest that the parser of TensorRT 10.3 reads
 _INTEGER_OPERATORS = (
     "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul",
 )  # fmt: skip
-_LOOPS = ("GRU", "LSTM", "RNN", "Loop", "Scan", "If")
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_LOOPS = ("Loop", "Scan", "If")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -93,7 +94,12 @@ def _check_operator(node: onnx.NodeProto) -> Iterator[str]:
     if node.op_type in _INTEGER_OPERATORS:
         yield "TensorRT has no such operator; expected QuantizeLinear and DequantizeLinear"
     if node.op_type in _LOOPS:
-        yield "TensorRT quantizes nothing in loops and recurrent operators; expected one step"
+        yield "TensorRT quantizes nothing in loops and branches; expected one step"
+    if node.op_type in _RECURRENT:
+        yield (
+            "TensorRT builds a loop of it, in float, and captures no CUDA graph of the step; "
+            "expected plain operations"
+        )
 
 
 def _check_quantizer(graph: _Graph, node: onnx.NodeProto) -> Iterator[str]:

@@ -11,7 +11,7 @@ from edge_gru.manifest import Recipe
 from quantization import pack
 from quantization.calibrate import Calibration
 from quantization.gate import Evidence, GateSettings, judge
-from quantization.narrow import Narrowed, narrow
+from quantization.narrow import Finetuning, Narrowed, narrow
 from quantization.progress import Progress, silent
 from quantization.quantized import Quantized
 from quantization.split import Parts
@@ -27,6 +27,7 @@ class Attempt:
     twins: Twins
     evidence: Evidence
     rounding: Mapping[str, str]
+    finetuning: Finetuning | None = None
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,4 @@ class Work:
         made = pack.draft(self.model, description, self.data, narrowed.quantized)
         twins = twins_of(made.source)
         evidence = judge(twins, self.parts.judge, self.settings, self.progress)
-        return Attempt(made, twins, evidence, narrowed.rounding)
+        return Attempt(made, twins, evidence, narrowed.rounding, narrowed.finetuning)

@@ -22,13 +22,17 @@ from edge_gru.service import (
     read_settings,
     stop_on_signals,
 )
+from firmware_bridge.formats import FORMATS
 
 _ARCHIVE = b"PK"
 
 
+_OUTPUT = "File; - is stdout (default); board: back to the board."
+
 _EXAMPLES = """\b
 Examples:
   edge-gru run pump.egb --port /dev/ttyACM0
+  edge-gru run pump.egb --port /dev/ttyACM0 -o pump.jsonl -o board
   edge-gru run pump.egb --port /dev/ttyUSB0 --format csv --rate 100 -o pump.jsonl
   edge-gru run /etc/edge-gru/edge-gru.toml
 """
@@ -37,16 +41,18 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", metavar="BUNDLE|CONFIG.toml", type=click.Path(path_type=Path))
 @click.option("--port", help="The board's port, such as /dev/ttyACM0.")
-@click.option("--format", help="What the board speaks: framed (default) or csv.")
+@click.option("--format", help=f"What the board speaks: {', '.join(FORMATS)} [framed].")
 @click.option("--baud", type=int, help="Bits per second [115200].")
+@click.option("--stop-bits", type=int, help="1 (default) or 2.")
 @click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Samples per second.")
 @click.option("--wait-for-port/--no-wait-for-port", default=None, help="Wait for a missing port.")
 @click.option("--engine", help="auto (default: the fastest that is right here), or its name.")
 @click.option("--precision", help="int8, fp32 ...; default: the engine's choice.")
 @click.option("--max-missing", type=int, help="Lost samples over which the state is kept.")
 @click.option("--max-gap", "max_gap_s", type=float, metavar="S", help="Longest gap to keep it.")
+@click.option("--bad-values", help="reject (default), hold the last, or clip to the model's range.")
 @click.option("--alerts/--no-alerts", default=None, help="Follow the model's alerts [on].")
-@click.option("-o", "--output", "outputs", multiple=True, help="File; - is stdout (default).")
+@click.option("-o", "--output", "outputs", multiple=True, help=_OUTPUT)
 @click.option("--device", help="Name of this device in events [its host name].")
 @click.option("--stream", help="Name of this sensor in events [main].")
 @click.option("--flush", "flush_s", type=float, metavar="S", help="Longest wait of an event [0.2].")
@@ -109,4 +115,7 @@ events   {s.n_alerts} alerts; {s.dropped_events} events not written"""
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:
     text = _SUMMARY.format(s=summary, t=summary.latency)
+    if summary.saturated:
+        counts = ", ".join(f"{name} {n}" for name, n in summary.saturated.items())
+        text += f"\nbeyond the grid of the model: {counts}"
     click.echo(msgspec.json.encode(summary) if as_json else text, err=True)

@@ -6,17 +6,22 @@ import time
 from pathlib import Path
 
 import click
+from rich.table import Table
 
 from edge_gru.cli.messages import print_json
+from edge_gru.cli.tables import new_console
 from edge_gru.errors import ConfigError
 from edge_gru.service import stop_on_signals
 from firmware_bridge.simulator import (
+    FAULTS,
+    Fault,
     PumpScenario,
     PumpSource,
     ReplaySource,
     SimulatedBoard,
     Source,
 )
+from firmware_bridge.simulator.text_firmware import PRINTERS
 
 _LOOK_S = 0.1
 _LINGER_S = 0.5  # what the host has not read yet is lost when the board goes
@@ -24,11 +29,25 @@ _ONSET, _FAILURE = 0.4, 0.9  # of the duration
 
 _DURATION = "The pump's way from healthy to failed [60]."
 
+_FAULT = "What goes wrong, from the start or S seconds after the first sample; may be repeated."
+
 _EXAMPLES = """\b
 Examples:
   edge-gru simulate --pump --link /tmp/pump
   edge-gru simulate recording.csv --rate 50 --format csv --loop
+  edge-gru simulate --pump --fault flips=1e-4 --fault unplug=2@10
+  edge-gru simulate --faults
 """
+
+
+def _print_faults(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 - click's signature
+    if not is_asked:
+        return
+    table = Table("fault", "value if none is given", "what it does")
+    for name, kind in FAULTS.items():
+        table.add_row(name, f"{kind.value:g}", kind.help)
+    new_console(markup=False).print(table)
+    context.exit()
 
 
 @click.command(epilog=_EXAMPLES)
@@ -40,7 +59,19 @@ Examples:
 @click.option("--duration", "duration_s", type=float, default=60.0, metavar="S", help=_DURATION)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which pump.")
 @click.option("--loop", is_flag=True, help="Begin again at the end, for ever.")
-@click.option("--format", default="framed", show_default=True, help="framed or csv.")
+@click.option(
+    "--format", default="framed", show_default=True, help=f"framed, {', '.join(PRINTERS)}."
+)
+@click.option("--fault", "faults", multiple=True, metavar="NAME[=VALUE][@S]", help=_FAULT)
+@click.option(
+    "--faults",
+    "faults_are_asked_for",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_faults,
+    help="List the faults there are, and end.",
+)
 @click.option(
     "--link", type=click.Path(path_type=Path), help="A name for the port, such as udev's."
 )
@@ -54,6 +85,7 @@ def simulate(
     seed: int,
     loop: bool,
     format: str,  # noqa: A002 - click passes the option's name
+    faults: tuple[str, ...],
     link: Path | None,
     as_json: bool,
 ) -> None:
@@ -67,7 +99,8 @@ def simulate(
     source = _pump(rate_hz, duration_s, seed) if file is None else _recording(file, rate_hz)
     if loop:
         source = ReplaySource(list(source), source.schema, loop=True)
-    board = SimulatedBoard(source, format=format, link_path=link)
+    happening = [Fault.parse(text) for text in faults]
+    board = SimulatedBoard(source, format=format, link_path=link, faults=happening)
     is_stopped = False
 
     def stop() -> None:

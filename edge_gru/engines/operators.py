@@ -75,6 +75,8 @@ OPERATORS: dict[str, Callable[..., Float64]] = {
     "LeakyRelu": lambda at, a: np.where(a < 0, at.get("alpha", 0.01) * a, a),
     "Elu": lambda at, a: np.where(a < 0, at.get("alpha", 1.0) * np.expm1(np.minimum(a, 0)), a),
     "Softplus": lambda _, a: np.logaddexp(0, a),
+    "Softsign": lambda _, a: a / (1.0 + np.abs(a)),
+    "ThresholdedRelu": lambda at, a: np.where(a > at.get("alpha", 1.0), a, 0.0),
     "Erf": lambda _, a: _erf(a),
     "Exp": lambda _, a: np.exp(a),
     "Log": lambda _, a: np.log(a),

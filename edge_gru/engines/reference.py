@@ -13,7 +13,8 @@ import numpy as np
 
 from edge_gru.engines.base import EngineSource, Float32, HostStateEngine
 from edge_gru.engines.cells import CELLS, Cell, States
-from edge_gru.engines.operators import OPERATORS, Array, Float64
+from edge_gru.engines.operations import OPERATIONS
+from edge_gru.engines.operators import Array, Float64
 from edge_gru.engines.products import FLOAT, dense_weight, multiply
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import ProductForm, StepNode
@@ -44,7 +45,7 @@ class ReferenceEngine(HostStateEngine):
     """Runs the program of a bundle in float64.
 
     Raises:
-        EngineUnavailableError: the program has an operation that is not in ``OPERATORS``, or does
+        EngineUnavailableError: the program has an operation that is not in ``OPERATIONS``, or does
             not fit the weights.
         BundleError: the weights are not there.
     """
@@ -55,7 +56,7 @@ class ReferenceEngine(HostStateEngine):
         super().__init__(source, n_streams)
         self.precision = source.precision(precision)
         self._program = source.manifest.program
-        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATORS) - set(CELLS))
+        unknown = sorted({node.op for node in self._program.nodes} - set(OPERATIONS) - set(CELLS))
         if unknown:
             raise EngineUnavailableError(
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
@@ -97,7 +98,7 @@ class ReferenceEngine(HostStateEngine):
             bias = node.inputs[2] if len(node.inputs) > 2 else ""
             return (product + values[bias] if bias else product,)
         operands = [values[name] if name else None for name in node.inputs]
-        return (OPERATORS[node.op](node.attributes, *operands),)
+        return (OPERATIONS[node.op](node.attributes, *operands),)
 
 
 def of_cell(named: Mapping[str, T], cell: str) -> dict[str, T]:

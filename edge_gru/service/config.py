@@ -6,14 +6,17 @@ import difflib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
+from edge_gru.service.values import BadValues
 
 STDOUT = "-"
+BOARD = "board"
+_NO_FILES = (STDOUT, BOARD)
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -24,8 +27,10 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The settings of one run: one bundle, one port.
 
     ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
-    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``outputs`` are
-    files of JSON Lines, ``-`` is stdout. Events wait at most ``flush_s`` seconds in memory; a
+    ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``bad_values`` says
+    what becomes of readings that are not finite: the sample is rejected, or the last value held, or
+    all values clipped to the model's range. ``outputs`` are files of JSON Lines, ``-`` is stdout,
+    ``board`` the way back to the sensor board. Events wait at most ``flush_s`` seconds in memory; a
     health event comes every ``health_s`` seconds, 0: only at the end.
     """
 
@@ -33,12 +38,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     port: str
     format: str = "framed"
     baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
+    stop_bits: Literal[1, 2] = 1
     rate_hz: _Positive | None = None
     wait_for_port: bool = False
     engine: str = "auto"
     precision: str | None = None
     max_missing: _Count | None = None
     max_gap_s: _Positive | None = None
+    bad_values: BadValues = "reject"
     alerts: bool = True
     outputs: tuple[str, ...] = (STDOUT,)
     device: str = msgspec.field(default_factory=socket.gethostname)
@@ -77,12 +84,18 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         if not settings.get(key):
             raise ConfigError(f"{origin}: expected a {key}, got none; {hint}")
     try:
-        return msgspec.convert(settings, RunConfig)
+        config = msgspec.convert(settings, RunConfig)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         key = where.strip(".`") or "settings"
         got = settings.get(key.split("[")[0])
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+    if BOARD in config.outputs and config.format != "framed":
+        raise ConfigError(
+            f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "
+            "has no way back to the board; leave that output out"
+        )
+    return config
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -105,7 +118,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _beside(path: Path, name: Any) -> Any:
-    return str(path.parent / name) if isinstance(name, str) and name != STDOUT else name
+    return str(path.parent / name) if isinstance(name, str) and name not in _NO_FILES else name
 
 
 def _lowered(sentence: str) -> str:

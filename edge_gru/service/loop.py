@@ -12,18 +12,22 @@ import msgspec
 
 from edge_gru.bundle import load
 from edge_gru.engines.select import open_proven
+from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
-from edge_gru.service.config import RunConfig
+from edge_gru.service.board_sink import BoardSink, WayBack
+from edge_gru.service.config import BOARD, RunConfig
 from edge_gru.service.events import Event
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
 from edge_gru.service.statistics import Summary
 from firmware_bridge.link import Link, LinkStatistics
+from firmware_bridge.recording import ReplayLink
 from firmware_bridge.sample import Item, Schema
 
 _log = logging.getLogger(__name__)
 
+_RECORDING = ".mcap"
 _SILENCE_S = 1.0  # the loop shows that it is alive at least this often
 
 
@@ -48,13 +52,19 @@ class ItemSource(Protocol):
 LinkFactory = Callable[[RunConfig, Manifest], AbstractContextManager[ItemSource]]
 
 
-def make_link(config: RunConfig, manifest: Manifest) -> Link:
-    """Make the link to the configured port, for samples such as the model was trained on."""
+def make_link(config: RunConfig, manifest: Manifest) -> Link | ReplayLink:
+    """Make the link to the configured port, for samples such as the model was trained on.
+
+    A recording in the place of a port is replayed as fast as it is predicted from.
+    """
     rate_hz = config.rate_hz or manifest.schema.rate_hz
+    if config.port.endswith(_RECORDING):
+        return ReplayLink(config.port, schema=manifest.schema)
     return Link(
         config.port,
         format=config.format,
         baud=config.baud,
+        stop_bits=config.stop_bits,
         schema=Schema(manifest.schema.channels, rate_hz),
         rate_hz=rate_hz,
         wait_for_port=config.wait_for_port,
@@ -101,6 +111,7 @@ class Service:
             PortError: the port cannot be opened.
             SchemaError: the board's channels are not the model's.
             ProtocolError: the board cannot be worked with.
+            ConfigError: the output board is wanted and the port has no way back.
         """
         try:
             summary = self._run()
@@ -117,6 +128,8 @@ class Service:
             pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
             with self._link_factory(config, bundle.manifest) as link:
                 self._link = link
+                if BOARD in config.outputs:
+                    self._sinks = (*self._sinks, _board_sink(link, bundle.manifest))
                 if self._is_stopping:  # stopped while there was no link yet
                     link.stop()
                 self._notifier.ready()
@@ -162,6 +175,15 @@ class Service:
         if not all(readers) and not self._is_stopping:
             _log.info("the reader of the predictions has left; ending")
             self.stop()
+
+
+def _board_sink(link: ItemSource, manifest: Manifest) -> BoardSink:
+    if not isinstance(link, WayBack):
+        raise ConfigError(
+            "expected a board's port for the output board, got one that only reads; leave that "
+            "output out"
+        )
+    return BoardSink(link, [alert.name for alert in manifest.alerts])
 
 
 class _Timer:

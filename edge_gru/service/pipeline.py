@@ -24,11 +24,13 @@ from edge_gru.service.events import (
 )
 from edge_gru.service.stamp import Stamp
 from edge_gru.service.statistics import Latency, LatencyHistogram, Summary
+from edge_gru.service.values import ValueRepair
 from firmware_bridge.link import LinkStatistics
 from firmware_bridge.sample import EpochChanged, Gap, Item, LinkDown, LinkUp, SampleBlock
 
 _log = logging.getLogger(__name__)
 
+_SATURATED_SHARE = 1e-4
 _TOO_MANY = 0.2  # resets a prediction
 
 
@@ -63,6 +65,7 @@ class Pipeline:
             self._rules = []
         self._rate_hz = config.rate_hz or manifest.schema.rate_hz
         self._predictor = self._new_predictor()
+        self._repair = ValueRepair(config.bad_values, manifest.input_range)
         self._engine_name = f"{engine.name}-{engine.precision}"
         self._stamp = Stamp(config.device, config.stream, clock)
         self._latencies = LatencyHistogram()
@@ -71,6 +74,7 @@ class Pipeline:
         self._n_alerts = 0
         self._n_dropped = 0
         self._has_warned = False
+        self._saturated: set[str] = set()  # channels warned of
 
     def start(self) -> None:
         """Emit what serves from here on."""
@@ -108,6 +112,7 @@ class Pipeline:
                 self._emit(GapEvent(**self._stamp.at(t_s), n_missing=n_missing))
             case EpochChanged(t_s, epoch, reason):
                 self._predictor.note_new_stream()
+                self._repair.begin()
                 self._emit(EpochEvent(**self._stamp.at(t_s), epoch=epoch, reason=reason))
                 _log.info("the board began a new stream (%s); the state was cleared", reason)
             case LinkUp():
@@ -130,6 +135,7 @@ class Pipeline:
             n_samples=self._n_samples,
             n_predictions=of_state.n_predictions,
             rejected_samples=of_state.rejected_samples,
+            repaired_samples=self._repair.n_repaired,
             lost_samples=link.lost_samples,
             overrun_samples=link.overrun_samples,
             frames_bad=link.frames_bad,
@@ -140,6 +146,11 @@ class Pipeline:
             held_gaps=of_state.held_gaps,
             n_alerts=self._n_alerts,
             dropped_events=n_dropped_events,
+            saturated={
+                name: n
+                for name, n in zip(self._manifest.schema.names, of_state.saturated, strict=False)
+                if n
+            },
             latency=Latency.of(self._latencies),
             link={
                 name: value
@@ -148,9 +159,21 @@ class Pipeline:
             },
         )
 
+    def _warn_of_saturation(self, summary: Summary) -> None:
+        """Say once of each channel that it leaves the grid that the model was quantized on."""
+        for name, n in summary.saturated.items():
+            if name not in self._saturated and n > _SATURATED_SHARE * summary.n_samples:
+                self._saturated.add(name)
+                _log.warning(
+                    "%s lay beyond the grid of the quantized model in %d of %d samples; calibrate "
+                    "on data that reaches as far, or use a recipe that leaves x in float",
+                    *(name, n, summary.n_samples),
+                )
+
     def report(self, summary: Summary, *, final: bool = False) -> None:
-        """Emit the counters as a health event, and warn of a gap policy that never fits."""
+        """Emit the counters as a health event, and warn of what does not fit the model."""
         self._stamp.refresh()
+        self._warn_of_saturation(summary)
         if summary.resets_gap > _TOO_MANY * summary.n_predictions and not self._has_warned:
             self._has_warned = True
             _log.warning(
@@ -171,10 +194,12 @@ class Pipeline:
             self._rate_hz = item.schema.rate_hz  # neither configured nor the model's: the board's
             self._predictor = self._new_predictor()
         self._predictor.note_new_stream()
+        self._repair.begin()
         names = item.schema.names
         self._emit(LinkEvent(**self._stamp.at(item.t_s), up=True, port=item.port, channels=names))
 
     def _predict(self, block: SampleBlock) -> None:
+        block = self._repair.apply(block)
         push, clock, add_latency = self._predictor.push, self._clock, self._latencies.add
         self._n_samples += len(block)
         for sample in block:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_gru.errors import ConfigError
-from edge_gru.service.config import STDOUT
+from edge_gru.service.config import BOARD, STDOUT
 from edge_gru.service.events import Event, encode_line
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ class StreamSink:
         self, descriptor: int, name: str = "stdout", *, max_pending_bytes: int = MAX_PENDING_BYTES
     ) -> None:
         self.n_dropped = 0
-        self.n_write_errors = 0
         self._descriptor = descriptor
         self._name = name
         self._max_pending_bytes = max_pending_bytes
@@ -105,7 +104,6 @@ class StreamSink:
         return bool(poll.poll(timeout_s * 1000))
 
     def _note_failure(self, error: OSError) -> None:
-        self.n_write_errors += 1
         if error.errno not in self._causes_warned:
             self._causes_warned.add(error.errno)
             _log.warning(
@@ -204,7 +202,7 @@ class FileSink(StreamSink):
 
 
 def open_sinks(outputs: Sequence[str]) -> list[Sink]:
-    """Open a sink for each name: a file, or ``-`` for stdout.
+    """Open a sink for each name: a file, or ``-`` for stdout. ``board`` needs a link: not here.
 
     Raises:
         ConfigError: one cannot be opened; then none stays open.
@@ -212,6 +210,8 @@ def open_sinks(outputs: Sequence[str]) -> list[Sink]:
     with ExitStack() as opened:
         sinks: list[Sink] = []
         for name in outputs:
+            if name == BOARD:
+                continue
             sink: Sink = _stdout() if name == STDOUT else FileSink(Path(name)).open()
             opened.callback(sink.close)
             sinks.append(sink)

@@ -54,9 +54,11 @@ class Latency(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did so far.
 
-    Every sample that was read is predicted or rejected (not finite). ``lost_samples`` never
-    arrived, ``overrun_samples`` arrived but were dropped because the loop did not keep up,
-    ``dropped_events`` were predicted but no sink could take them in time.
+    Every sample that was read is predicted or rejected (not finite); ``repaired_samples`` were
+    changed before by the policy for bad values. ``lost_samples`` never arrived, ``overrun_samples``
+    arrived but were dropped because the loop did not keep up, ``dropped_events`` were predicted but
+    no sink could take them in time. ``saturated`` has by channel how many samples lay beyond the
+    grid that the model was quantized on, those with any.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     n_samples: int
     n_predictions: int
     rejected_samples: int
+    repaired_samples: int = 0
     lost_samples: int
     overrun_samples: int
     frames_bad: int
@@ -75,5 +78,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     held_gaps: int
     n_alerts: int
     dropped_events: int
+    saturated: dict[str, int]
     latency: Latency
     link: dict[str, int | float]  # every counter of the link by its name

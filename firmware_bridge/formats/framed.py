@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+from itertools import groupby
 
 import numpy as np
 
-from firmware_bridge.formats.handshake import Handshake
+from firmware_bridge.errors import BridgeError
+from firmware_bridge.formats.back_channel import BackChannel
+from firmware_bridge.formats.handshake import Handshake, StartPlan
 from firmware_bridge.formats.ordering import SampleOrder
 from firmware_bridge.formats.pings import Pinger
-from firmware_bridge.formats.session import (
-    NO_FRAME_S,
-    SILENCE_S,
-    LinkStatistics,
-    SessionSettings,
-    TickClock,
-    n_bytes_text,
+from firmware_bridge.formats.requests import (
+    LAST_WORDS_ID,
+    PendingRequest,
+    Requester,
+    RequestNumbers,
 )
+from firmware_bridge.formats.session import LinkStatistics, SessionSettings, TickClock
+from firmware_bridge.formats.watchdog import Watchdog
 from firmware_bridge.framing import FrameDecoder
 from firmware_bridge.protocol.messages import (
+    FLAG_SENSOR_FAULT,
+    Ack,
     Boot,
     Command,
     Kind,
@@ -35,8 +40,6 @@ from firmware_bridge.sample import EpochChanged, Item, LinkDown, LinkUp, Schema
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
-_FOREIGN_EPOCH_S = 1.0
-_STOP_ID = 0xFF
 _SAMPLE_KINDS = frozenset({Kind.DATA, Kind.BATCH})
 
 
@@ -49,13 +52,17 @@ class FramedSession:
     def __init__(self, settings: SessionSettings, counts: LinkStatistics, clock: TickClock) -> None:
         self._counts = counts
         self._decoder = FrameDecoder(counts)
-        self._handshake = Handshake(settings)
+        numbers = RequestNumbers()
+        self._handshake = Handshake(settings, numbers)
+        self.back_channel = BackChannel(counts, Requester(numbers, self._prepare))
+        self._start_plan: StartPlan | None = None
         self._clock = clock
         self._order = SampleOrder(self._clock, counts)
         self._clock_boot_id: int | None = None
-        self._is_up = False
+        self._is_up = self._has_sensor_fault = False
         self._up_schema: Schema | None = None
         self._pings = Pinger(clock)
+        self._watchdog = Watchdog(counts)
         self._look_at_s = 0.0
         self.connected(0.0, "", None)
 
@@ -65,14 +72,14 @@ class FramedSession:
         self._paced_baud = paced_baud
         self._outbox = bytearray()
         self._decoder.clear()
-        self._frame_s = now_s
-        self._bytes_at_frame = self._counts.bytes_read
+        self._watchdog.connected(now_s)
         self._has_complained = False
         self._begin(now_s, "")
 
     def disconnected(self, now_s: float, reason: str) -> list[Item]:
         """End on a port that hung up."""
         self._is_up = False
+        self.back_channel.close(reason)
         return [LinkDown(now_s, reason)]
 
     def take_outgoing(self) -> bytes:
@@ -86,12 +93,14 @@ class FramedSession:
 
     def farewell(self) -> bytes:
         """Return a STOP; nobody waits for its answer."""
-        return encode_message(Request(_STOP_ID, Command.STOP, b"")) if self._is_up else b""
+        self.back_channel.close("the link was stopped")
+        return encode_message(Request(LAST_WORDS_ID, Command.STOP, b"")) if self._is_up else b""
 
     @property
     def wake_at_s(self) -> float:
         """When `tick` has something to do."""
-        return min(self._look_at_s, self._handshake.wake_at_s, self._pings.due_s)
+        own_s = min(self._look_at_s, self._handshake.wake_at_s, self._pings.due_s)
+        return min(own_s, self.back_channel.due_s)
 
     def receive(self, chunk: bytes, now_s: float) -> list[Item]:
         """Take bytes as read.
@@ -101,24 +110,17 @@ class FramedSession:
         """
         self._counts.bytes_read += len(chunk)
         items: list[Item] = []
-        run: list[bytes] = []  # sample frames of one layout
-        run_layout = None
         bodies = self._decoder.feed(chunk)
-        for body in bodies:
-            layout = self._layout(body)
-            if run and layout is not run_layout:
+        for _, alike in groupby(bodies, _head):
+            run = list(alike)
+            layout = self._layout(run[0])
+            if layout is not None:
                 items += self._take_samples(run, now_s)
-                run = []
-            if layout is None:
-                self._take_message(body, now_s)
             else:
-                run.append(body)
-            run_layout = layout
-        if run:
-            items += self._take_samples(run, now_s)
+                for body in run:
+                    self._take_message(body, now_s)
         if bodies:
-            self._frame_s = now_s
-            self._bytes_at_frame = self._counts.bytes_read
+            self._watchdog.note_frame(now_s)
         return items
 
     def tick(self, now_s: float) -> list[Item]:
@@ -126,19 +128,22 @@ class FramedSession:
         self._handshake.tick(now_s)
         if now_s >= self._pings.due_s:
             self._outbox += self._pings.ask(now_s)
+        self._outbox += self.back_channel.take(now_s)
         if now_s < self._look_at_s:
             return []
         self._look_at_s = now_s + _LOOK_S
+        self._counts.clock_drift_ppm = self._clock.drift_ppm
+        self._counts.clock_drift_alarms = self._clock.n_drift_alarms
         return self._look(now_s)
 
     def _begin(self, now_s: float, reason: str) -> None:
         """Shake hands; what comes before the next ACK belongs to no stream of ours."""
         self._reason = reason
         self._epoch: int | None = None
-        self._is_announced = self._was_welcomed = False
-        self._foreign_since_s: float | None = None
-        self._sample_s = now_s
+        self._is_announced = self._is_paused = False
+        self._watchdog.begin(now_s)
         self._pings.pause()
+        self.back_channel.close(reason)
         self._look_at_s = now_s + _LOOK_S
         self._handshake.begin(now_s, self._paced_baud)
 
@@ -154,20 +159,16 @@ class FramedSession:
         return codec.layout(body) if codec and body[0] & 31 in _SAMPLE_KINDS else None
 
     def _take_samples(self, bodies: list[bytes], now_s: float) -> list[Item]:
-        """Return the items in frames of one layout."""
+        """Return the items in frames of one layout and one epoch."""
         codec = self._handshake.codec
         if codec is None:
             return []
         epoch, seq, t_us, values = codec.decode(bodies)
-        n_per_frame = len(values) // len(epoch)
-        is_ours = epoch == self._epoch
-        if not is_ours.all():
-            self._take_foreign(n_per_frame * int((~is_ours).sum()), now_s)
-            if not is_ours.any():
-                return []
-            seq, t_us, values = seq[is_ours], t_us[is_ours], values[is_ours.repeat(n_per_frame)]
-        self._foreign_since_s = None
-        self._sample_s = now_s
+        n_per_frame = len(values) // len(bodies)
+        if epoch[0] != self._epoch:  # that of all: a run has one
+            self._take_foreign(len(values), now_s)
+            return []
+        self._watchdog.note_samples(now_s)
         ticks_us = self._clock.extend(t_us)
         if n_per_frame > 1:
             within = np.arange(n_per_frame)
@@ -178,8 +179,8 @@ class FramedSession:
 
     def _take_foreign(self, n_samples: int, now_s: float) -> None:
         self._counts.foreign_epoch_samples += n_samples
-        if self._epoch is not None and self._foreign_since_s is None:
-            self._foreign_since_s = now_s
+        if self._epoch is not None:
+            self._watchdog.note_foreign(now_s)
 
     def _announce(self, now_s: float) -> list[Item]:
         """Say, before the first sample of a stream, what stream it is."""
@@ -189,9 +190,10 @@ class FramedSession:
             return [EpochChanged(now_s, self._epoch, self._reason)]
         if schema is None:
             return []
-        items: list[Item] = [LinkUp(now_s, self._port, schema)]
+        items: list[Item] = [LinkUp(now_s, self._port, schema, epoch=self._epoch)]
         if self._is_up:
-            items.insert(0, LinkDown(now_s, "the board changed its channels"))
+            changed = "the board changed its channels or its rate"
+            items.insert(0, LinkDown(now_s, self._reason or changed))
         _log.info("%s: streaming", self._port)
         self._is_up = True
         self._up_schema = schema
@@ -209,15 +211,23 @@ class FramedSession:
         if isinstance(message, Pong):
             self._pings.take(message, received.t_us, now_s)
         elif isinstance(message, Status):
-            self._counts.board_dropped_samples = message.n_dropped
-            self._counts.board_missed_samples = message.n_missed
+            self.back_channel.take_status(message)
+            self._note_sensor(is_faulty=bool(message.flags & FLAG_SENSOR_FAULT))
             self._check_boot_id(message.boot_id, now_s)
         elif isinstance(message, Boot):
             self._check_boot_id(message.boot_id, now_s)
         elif isinstance(message, Log):
             _log.info("%s: board: %s", self._port, message.text.decode("utf-8", "replace"))
-        else:
+        elif not self._handshake.is_done:
             self._take_answer(received, now_s)
+        elif isinstance(message, Ack):
+            self._take_ack(message, received.epoch, now_s)
+
+    def _note_sensor(self, *, is_faulty: bool) -> None:
+        if is_faulty and not self._has_sensor_fault:
+            self._counts.sensor_faults += 1
+            _log.warning("%s: the board says that its sensor has failed", self._port)
+        self._has_sensor_fault = is_faulty
 
     def _check_boot_id(self, boot_id: int, now_s: float) -> None:
         if self._handshake.boot_id not in (None, boot_id) and not self._handshake.is_greeting:
@@ -226,46 +236,64 @@ class FramedSession:
     def _take_answer(self, received: Received, now_s: float) -> None:
         """Let the handshake take an answer, and follow where it led."""
         handshake = self._handshake
-        was_greeting, was_done = handshake.is_greeting, handshake.is_done
+        was_greeting = handshake.is_greeting
         handshake.take(received, now_s)
         self._decoder.learn(handshake.wire or None)
         if was_greeting and not handshake.is_greeting:
-            self._was_welcomed = True
+            self._watchdog.note_welcome()
             if handshake.boot_id != self._clock_boot_id:
                 self._clock.reset()
                 self._clock_boot_id = handshake.boot_id
             self._pings.begin(now_s)
-        if handshake.is_done and not was_done:
-            self._epoch = handshake.epoch
-            self._order.begin(handshake.epoch, handshake.period_us)
-            self._sample_s = now_s
+        if handshake.is_done:
+            self._expect_stream(now_s)
+            self.back_channel.open(self._paced_baud, handshake.n_max_body_bytes)
+
+    def _expect_stream(self, now_s: float) -> None:
+        """Begin the stream that the board has just acknowledged."""
+        self._epoch = self._handshake.epoch
+        self._order.begin(self._epoch, self._handshake.period_us)
+        self._watchdog.note_samples(now_s)
+        self._is_announced = self._is_paused = False
+
+    # Control requests
+
+    def _prepare(self, pending: PendingRequest) -> None:
+        """Fill in what a START asks for."""
+        if pending.command == Command.START:
+            self._start_plan = self._handshake.plan_start(pending.rate_hz)
+            pending.arguments = self._start_plan.arguments
+
+    def _take_ack(self, ack: Ack, epoch: int, now_s: float) -> None:
+        """Follow a control request that the board has granted."""
+        pending = self.back_channel.take_ack(ack)
+        if pending is None:
+            return
+        if ack.command == Command.STOP:
+            self._is_paused = True
+        elif ack.command == Command.START and self._start_plan is not None:
+            try:
+                self._handshake.restarted(self._start_plan, epoch, ack.result)
+            except BridgeError as error:  # the stream goes on under an epoch that is not ours
+                pending.fail(error)
+                return
+            self._reason = "the host started it anew"
+            self._expect_stream(now_s)
+        pending.finish(ack.result)
 
     # Watchdog
 
     def _look(self, now_s: float) -> list[Item]:
         """Return a LinkDown when the line has been wrong for too long."""
-        quiet_s = now_s - self._frame_s
-        n_bytes = self._counts.bytes_read - self._bytes_at_frame
-        if n_bytes and quiet_s >= (SILENCE_S if self._is_up else NO_FRAME_S):
-            text = f"{n_bytes_text(n_bytes)} and no valid frame: wrong baud rate or format?"
-            return self._fall(now_s, text)
-        if quiet_s >= SILENCE_S:
-            return self._fall(now_s, f"no valid frame for {quiet_s:.0f} s: is the board alive?")
-        if self._epoch is None:
-            return self._look_at_handshake(now_s)
-        foreign_since_s = self._foreign_since_s
-        if foreign_since_s is not None and now_s - foreign_since_s >= _FOREIGN_EPOCH_S:
+        watchdog = self._watchdog
+        complaint = watchdog.of_line(now_s, is_up=self._is_up)
+        if complaint is None and self._epoch is None:
+            complaint = watchdog.of_handshake(now_s)
+        elif complaint is None and watchdog.is_foreign(now_s):
             self._resync(now_s, "the board streams an epoch that nobody here asked for")
-        elif now_s - self._sample_s >= max(SILENCE_S, 3e-6 * self._handshake.period_us):
-            return self._fall(now_s, "the board answers but sends no samples")
-        return []
-
-    def _look_at_handshake(self, now_s: float) -> list[Item]:
-        if now_s - self._sample_s < SILENCE_S:
-            return []
-        if self._was_welcomed:
-            return self._fall(now_s, "the board answers but does not finish the handshake")
-        return self._fall(now_s, "the board sends but does not answer: does it receive?")
+        elif complaint is None and not self._is_paused:
+            complaint = watchdog.of_stream(now_s, self._handshake.period_us)
+        return [] if complaint is None else self._fall(now_s, complaint)
 
     def _fall(self, now_s: float, reason: str) -> list[Item]:
         """Shake hands again; say why, once until the next LinkUp."""
@@ -278,6 +306,11 @@ class FramedSession:
             return []
         _log.warning("%s: %s", self._port, reason)
         return [LinkDown(now_s, reason)]
+
+
+def _head(body: bytes) -> tuple[bytes, int]:
+    """Return what frames that are decoded together share: kind, epoch, length."""
+    return body[:2], len(body)
 
 
 def new_session(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import NamedTuple
 
 from firmware_bridge.errors import ProtocolError, SchemaError
+from firmware_bridge.formats.requests import ANSWER_S, N_TRIES, RequestNumbers, status_text
 from firmware_bridge.formats.session import SessionSettings, describe, have_same_channels
 from firmware_bridge.protocol.board_schema import BoardSchema, RateRange, schema_crc32
 from firmware_bridge.protocol.messages import (
@@ -29,11 +31,22 @@ PROTO_MIN = PROTO_MAX = 1
 _HELLO_S = 0.2
 _SLOW_HELLO_S = 1.0
 _HELLO_IS_SLOW_AFTER_S = 5.0
-_ANSWER_S = 0.25
-_N_TRIES = 4
 _N_SCHEMA_PART_BYTES = 512
 _MAX_FRAMES_PER_S = 1000  # beyond it samples share frames: a frame costs more than a sample
 _MAX_UART_LOAD = 0.8
+
+
+class StartPlan(NamedTuple):
+    """What to ask a board for."""
+
+    rate_hz: float
+    period_us: int
+    n_per_frame: int
+
+    @property
+    def arguments(self) -> bytes:
+        """The arguments of START."""
+        return START_ARGUMENTS.pack(self.period_us, self.n_per_frame)
 
 
 class Handshake:
@@ -43,17 +56,18 @@ class Handshake:
     so that it acts once; after that everything begins anew with HELLO.
     """
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, numbers: RequestNumbers) -> None:
         self._settings = settings
+        self._numbers = numbers
         self._request_id = 0
+        self._wanted_rate_hz = settings.wanted_rate_hz
         self._wire = b""
         self.codec: SampleCodec | None = None
         self.schema: Schema | None = None
         self.boot_id: int | None = None
         self.epoch = 0
         self.period_us = 0
-        self._asked_period_us = 0
-        self._n_per_frame = 1
+        self._plan = StartPlan(0.0, 0, 1)
         self.outgoing: list[Message] = []
         self.begin(0.0, None)
 
@@ -75,6 +89,11 @@ class Handshake:
         return self._ask == self._hello
 
     @property
+    def n_max_body_bytes(self) -> int:
+        """The longest frame body that the board takes; 0 until it was welcome."""
+        return 0 if self._welcome is None else self._welcome.n_max_body_bytes
+
+    @property
     def wire(self) -> bytes:
         """The schema exactly as sent; empty until it is known."""
         return self._wire
@@ -91,7 +110,7 @@ class Handshake:
         self.outgoing.append(self._ask())
         self._n_tries_left -= 1
         if self._ask != self._hello:
-            self.wake_at_s = now_s + _ANSWER_S
+            self.wake_at_s = now_s + ANSWER_S
         elif now_s - self._begun_s < _HELLO_IS_SLOW_AFTER_S:
             self.wake_at_s = now_s + _HELLO_S
         else:
@@ -99,7 +118,7 @@ class Handshake:
 
     def _turn_to(self, ask: Callable[[], Message], now_s: float) -> None:
         self._ask = ask
-        self._n_tries_left = _N_TRIES
+        self._n_tries_left = N_TRIES
         self._send(now_s)
 
     def _hello(self) -> Message:
@@ -109,8 +128,7 @@ class Handshake:
         return ReadSchema(len(self._part), _N_SCHEMA_PART_BYTES)
 
     def _start(self) -> Message:
-        arguments = START_ARGUMENTS.pack(self._asked_period_us, self._n_per_frame)
-        return Request(self._request_id, Command.START, arguments)
+        return Request(self._request_id, Command.START, self._plan.arguments)
 
     def take(self, received: Received, now_s: float) -> None:
         """Take a message of the board.
@@ -175,16 +193,38 @@ class Handshake:
                 f"expected the channels {describe(expected)}; the board sends "
                 f"{describe(offered)}; is this the right sensor for the model?"
             )
-        rate_hz = self._choose_rate(board)
         self.codec = SampleCodec.from_wire(self._wire)
-        self.schema = board.schema(rate_hz)
-        self._asked_period_us = max(1, round(1e6 / rate_hz))
-        self._n_per_frame = self._choose_n_per_frame(self.codec, rate_hz)
-        self._request_id = self._request_id % 255 + 1
+        self._plan = self.plan_start(None)
+        self.schema = board.schema(self._plan.rate_hz)
+        self._request_id = self._numbers.next()
         self._turn_to(self._start, now_s)
 
-    def _choose_rate(self, board: BoardSchema) -> float:
-        wanted_hz = self._settings.wanted_rate_hz or board.default_rate_hz
+    def plan_start(self, rate_hz: float | None) -> StartPlan:
+        """Plan a START at ``rate_hz``, None: as always, for a board whose schema is known.
+
+        Raises:
+            SchemaError: the board does not offer the rate, or nobody named one.
+            ProtocolError: the baud rate cannot carry it.
+        """
+        board = BoardSchema.from_wire(self._wire)
+        rate_hz = self._choose_rate(board, rate_hz or self._wanted_rate_hz)
+        n_per_frame = self._choose_n_per_frame(SampleCodec.from_wire(self._wire), rate_hz)
+        return StartPlan(rate_hz, max(1, round(1e6 / rate_hz)), n_per_frame)
+
+    def restarted(self, plan: StartPlan, epoch: int, result: bytes) -> None:
+        """Note that the board streams as planned; later handshakes ask for the same.
+
+        Raises:
+            SchemaError: it keeps another rate.
+        """
+        self.period_us = _period_in_force(result, plan.period_us)
+        self.epoch = epoch
+        self._wanted_rate_hz = plan.rate_hz
+        self.schema = BoardSchema.from_wire(self._wire).schema(plan.rate_hz)
+
+    @staticmethod
+    def _choose_rate(board: BoardSchema, wanted_hz: float | None) -> float:
+        wanted_hz = wanted_hz or board.default_rate_hz
         if wanted_hz is None:
             raise SchemaError(
                 "the board names no sampling rate and none was asked for; give the rate in Hz"
@@ -217,32 +257,26 @@ class Handshake:
         if self._ask != self._start or not is_answer:
             return
         if ack.status == AckStatus.BUSY:
-            self._request_id = self._request_id % 255 + 1  # the old id would bring the old answer
+            self._request_id = self._numbers.next()  # the old id would bring the old answer
             return
         if ack.status != AckStatus.OK:
             raise ProtocolError(
-                f"the board refused to start at {1e6 / self._asked_period_us:g} Hz: "
-                f"{_status_text(ack.status)}"
+                f"the board refused to start at {self._plan.rate_hz:g} Hz: "
+                f"{status_text(ack.status)}"
             )
         self.epoch = epoch
-        self.period_us = self._period_in_force(ack)
+        self.period_us = _period_in_force(ack.result, self._plan.period_us)
         self.is_done = True
         self.wake_at_s = float("inf")
 
-    def _period_in_force(self, ack: Ack) -> int:
-        if len(ack.result) < START_RESULT.size:
-            return self._asked_period_us
-        period_us: int = START_RESULT.unpack_from(ack.result)[0]
-        if abs(period_us - self._asked_period_us) > 0.01 * self._asked_period_us:
-            raise SchemaError(
-                f"expected a sample every {self._asked_period_us} us, the board sends one every "
-                f"{period_us} us; ask for a rate it can keep"
-            )
-        return period_us
 
-
-def _status_text(status: int) -> str:
-    try:
-        return AckStatus(status).name.lower().replace("_", " ")
-    except ValueError:
-        return f"status {status}"
+def _period_in_force(result: bytes, asked_us: int) -> int:
+    if len(result) < START_RESULT.size:
+        return asked_us
+    period_us: int = START_RESULT.unpack_from(result)[0]
+    if abs(period_us - asked_us) > 0.01 * asked_us:
+        raise SchemaError(
+            f"expected a sample every {asked_us} us, the board sends one every "
+            f"{period_us} us; ask for a rate it can keep"
+        )
+    return period_us

@@ -11,6 +11,8 @@ from firmware_bridge.sample import EpochChanged, Float32, Gap, Int64, Item, Samp
 _WRAP = 0x10000
 _MAX_UNEXPLAINED_US = 1_000_000
 
+LATE_S = 0.1
+
 
 class SampleOrder:
     """Orders the samples of one epoch at a time by their 16-bit numbers, checked against time."""
@@ -94,4 +96,9 @@ class SampleOrder:
         self._counts.samples += len(values)
         self._clock.note_arrival(self._last_ticks_us, read_s)
         seq = np.arange(first, self._next_seq, dtype=np.int64)
-        return SampleBlock(self._clock.to_host(ticks_us), seq, values, read_s)
+        t_s = self._clock.to_host(ticks_us)
+        if not self._clock.is_locked:
+            self._counts.unlocked_samples += len(values)
+        elif read_s - t_s[0] > LATE_S:
+            self._counts.late_samples += int((read_s - t_s > LATE_S).sum())
+        return SampleBlock(t_s, seq, values, read_s)

@@ -13,6 +13,7 @@ from firmware_bridge.sample import Float64, Int64, Item, Schema
 
 SILENCE_S = 3.0  # boards report every second, so this long without a word is a fault
 NO_FRAME_S = 2.0
+FULL_CHUNK_BYTES = 4095  # the most that one read of a terminal returns: more is waiting
 
 
 @dataclass
@@ -33,6 +34,14 @@ class LinkStatistics(FrameCounts):
     resyncs: int = 0  # handshakes after the first on an open port
     board_dropped_samples: int = 0  # the board's own words: its ring was full
     board_missed_samples: int = 0  # likewise: too late to sample
+    unsent_predictions: int = 0  # for the board: overtaken by a newer one, or no stream to be of
+    unwritten_bytes: int = 0  # for the board: the port took no more
+    late_samples: int = 0  # read more than 0.1 s after they were taken, fed nevertheless
+    unlocked_samples: int = 0  # whose time rests on their arrival alone
+    sensor_faults: int = 0  # times that the board said its sensor had failed
+    clock_drift_ppm: float = 0.0  # how much faster than the host's clock the board's runs
+    clock_drift_alarms: int = 0
+    rate_hz: float = 0.0  # of lines, estimated from their arrival; 0: not steady, or numbered
 
     @property
     def frames_bad(self) -> int:
@@ -68,6 +77,18 @@ class TickClock(Protocol):
 
     def reset(self) -> None:
         """Forget how the two times compare, as after a reboot of the board."""
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether times rest on more than arrivals."""
+
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster than the host's clock the board's runs."""
+
+    @property
+    def n_drift_alarms(self) -> int:
+        """How often the drift became too large."""
 
     def extend(self, t_us: npt.NDArray[np.uint32]) -> Int64:
         """Return 64-bit ticks of device times that wrap."""

@@ -45,11 +45,18 @@ class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     tick_hz: int = TICK_HZ
 
     @classmethod
-    def of(cls, schema: Schema, dtype: str = "<f4", scale: float = 1.0) -> BoardSchema:
+    def of(
+        cls,
+        schema: Schema,
+        dtype: str = "<f4",
+        scale: float = 1.0,
+        *,
+        device: str = "simulator",
+    ) -> BoardSchema:
         """Make the wire form of ``schema``, all channels with one scale."""
         channels = tuple(BoardChannel(c.name, c.unit, scale) for c in schema.channels)
         rate_hz = None if schema.rate_hz is None else (schema.rate_hz,)
-        return cls(channels, dtype, rate_hz, device="simulator")
+        return cls(channels, dtype, rate_hz, device=device)
 
     @classmethod
     def from_wire(cls, wire: bytes) -> BoardSchema:
@@ -64,18 +71,42 @@ class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
             raise SchemaError(
                 f"the board's schema cannot be read ({error}); fix its firmware"
             ) from error
-        if schema.dtype not in RAW_DTYPES:
+        schema.check()
+        return schema
+
+    @classmethod
+    def from_toml(cls, text: bytes) -> BoardSchema:
+        """Read the same fields from TOML, as people write them.
+
+        Raises:
+            SchemaError: it is no TOML of this form, or asks for a raw type or tick unknown here.
+        """
+        try:
+            schema = msgspec.toml.decode(text, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SchemaError(
+                f"expected a schema in TOML ([[channels]] with name, unit, scale), got {error}"
+            ) from error
+        schema.check()
+        return schema
+
+    def check(self) -> None:
+        """Refuse what no host could decode.
+
+        Raises:
+            SchemaError: a raw type or tick unknown here, no channels, names empty or doubled.
+        """
+        if self.dtype not in RAW_DTYPES:
             raise SchemaError(
                 f"expected one of the raw types {', '.join(RAW_DTYPES)}, the board sends "
-                f"{schema.dtype!r}; fix its schema"
+                f"{self.dtype!r}; fix its schema"
             )
-        if schema.tick_hz != TICK_HZ:
+        if self.tick_hz != TICK_HZ:
             raise SchemaError(
                 f"expected time stamps of {TICK_HZ} ticks a second, the board counts "
-                f"{schema.tick_hz}; scale them in the firmware"
+                f"{self.tick_hz}; scale them in the firmware"
             )
-        schema.schema()
-        return schema
+        self.schema()
 
     def to_wire(self) -> bytes:
         """Return the JSON that goes over the wire and into the check of every sample."""

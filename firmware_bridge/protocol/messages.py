@@ -27,6 +27,8 @@ class Kind(IntEnum):
     READ_SCHEMA = 17
     PING = 18
     REQUEST = 19
+    PREDICTION = 20
+    ALARM = 21
 
 
 class Command(IntEnum):
@@ -36,6 +38,10 @@ class Command(IntEnum):
     STOP = 2
     IDENTIFY = 3
     RESET = 4
+    SET = 5
+
+
+FIRST_OWN_COMMAND = 0x80  # from here on commands are the board's own
 
 
 class AckStatus(IntEnum):
@@ -52,6 +58,11 @@ class AckStatus(IntEnum):
 
 FLAG_STREAMING = 1
 FLAG_SENSOR_FAULT = 2
+FLAG_CLOCK_NOT_LOCKED = 4
+FLAG_ALARM_LIT = 8
+
+PREDICTION_WARMING_UP = 1
+PREDICTION_HAS_ALARM = 2
 
 
 class Boot(NamedTuple):
@@ -104,6 +115,8 @@ class Status(NamedTuple):
     ring_high_water: int
     reset_cause: int
     flags: int
+    n_rx_good: int  # frames of the host
+    n_predictions: int  # of them
 
 
 class Ack(NamedTuple):
@@ -151,8 +164,43 @@ class Request(NamedTuple):
     arguments: bytes
 
 
+class Prediction(NamedTuple):
+    """What the model says of sample ``seq`` of the epoch in the header; ``values``: float32.
+
+    Best effort: one that is late is worthless. ``n_values`` stands before the values for receivers
+    that do not know the length of what carries them.
+    """
+
+    seq: int
+    flags: int
+    n_values: int
+    values: bytes
+
+
+class Alarm(NamedTuple):
+    """Which alerts of the model are active, bit i for alert i.
+
+    A level and not an edge: told at every change, every second and after every handshake, so that
+    a lost frame, or a board that restarted, is made good.
+    """
+
+    alarms: int
+
+
 Message: TypeAlias = (
-    Boot | Welcome | SchemaPart | Pong | Status | Ack | Log | Hello | ReadSchema | Ping | Request
+    Boot
+    | Welcome
+    | SchemaPart
+    | Pong
+    | Status
+    | Ack
+    | Log
+    | Hello
+    | ReadSchema
+    | Ping
+    | Request
+    | Prediction
+    | Alarm
 )
 
 
@@ -167,18 +215,30 @@ _LAYOUTS = {
     Kind.WELCOME: _Layout(Welcome, struct.Struct("<BBBBIIHHI"), has_tail=False),
     Kind.SCHEMA: _Layout(SchemaPart, struct.Struct("<H"), has_tail=True),
     Kind.PONG: _Layout(Pong, struct.Struct("<QI"), has_tail=False),
-    Kind.STATUS: _Layout(Status, struct.Struct("<IIIIIHHHBB"), has_tail=False),
+    Kind.STATUS: _Layout(Status, struct.Struct("<IIIIIHHHBBII"), has_tail=False),
     Kind.ACK: _Layout(Ack, struct.Struct("<BBBx"), has_tail=True),
     Kind.LOG: _Layout(Log, struct.Struct("<B"), has_tail=True),
     Kind.HELLO: _Layout(Hello, struct.Struct("<BBxxI"), has_tail=False),
     Kind.READ_SCHEMA: _Layout(ReadSchema, struct.Struct("<HH"), has_tail=False),
     Kind.PING: _Layout(Ping, struct.Struct("<Q"), has_tail=False),
     Kind.REQUEST: _Layout(Request, struct.Struct("<BB"), has_tail=True),
+    Kind.PREDICTION: _Layout(Prediction, struct.Struct("<HBB"), has_tail=True),
+    Kind.ALARM: _Layout(Alarm, struct.Struct("<I"), has_tail=False),
 }
 _KINDS = {layout.message: kind for kind, layout in _LAYOUTS.items()}
 
 START_ARGUMENTS = struct.Struct("<IB")  # period_us, samples per frame
 START_RESULT = struct.Struct("<I")  # period_us in force
+
+
+def n_prediction_body_bytes(n_outputs: int) -> int:
+    """Return the length of the body that carries a PREDICTION of ``n_outputs``."""
+    return HEADER.size + _LAYOUTS[Kind.PREDICTION].fixed.size + 4 * n_outputs + 2
+
+
+def max_outputs(n_max_body_bytes: int) -> int:
+    """Return how many outputs a PREDICTION can carry to a board that takes bodies so long."""
+    return min(255, max(0, n_max_body_bytes - n_prediction_body_bytes(0)) // 4)
 
 
 class Received(NamedTuple):

@@ -1,26 +1,31 @@
-"""What runs on a simulated board, without I/O: the framed protocol, or lines of CSV."""
+"""What runs on a simulated board, without I/O: the framed protocol."""
 
 from __future__ import annotations
 
 import logging
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from firmware_bridge.framing import MAX_BODY_BYTES, FrameDecoder
 from firmware_bridge.protocol.board_schema import BoardSchema, schema_crc32
 from firmware_bridge.protocol.messages import (
+    FLAG_ALARM_LIT,
     FLAG_STREAMING,
+    PREDICTION_HAS_ALARM,
     START_ARGUMENTS,
     START_RESULT,
     Ack,
     AckStatus,
+    Alarm,
     Boot,
     Command,
     Hello,
     Message,
     Ping,
     Pong,
+    Prediction,
     ReadSchema,
     Received,
     Request,
@@ -31,7 +36,7 @@ from firmware_bridge.protocol.messages import (
     encode_message,
 )
 from firmware_bridge.protocol.samples import SampleCodec
-from firmware_bridge.sample import Float32, Schema
+from firmware_bridge.sample import Float32
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +72,9 @@ class Firmware(Protocol):
     def flush(self) -> bytes:
         """Send what waits for its batch to fill."""
 
+    def reverse_channels(self) -> None:
+        """Send the channels in the other order from the next start on."""
+
     def note_no_room(self) -> int:
         """Learn that the last frame found no room; return the number of samples in it."""
 
@@ -74,18 +82,22 @@ class Firmware(Protocol):
 class FramedFirmware:
     """Speaks the framed protocol as a board does.
 
-    ``proto_min``, ``proto_max`` and ``first_seq`` make boards that tests need.
+    ``proto_min``, ``proto_max`` and ``first_seq`` make boards that tests need. ``prediction`` is
+    the last that came for the stream that runs, ``alarms`` what was last said of alerts.
     """
 
     def __init__(
         self, board: BoardSchema, *, first_seq: int = 0, proto_min: int = 1, proto_max: int = 1
     ) -> None:
+        self._board = board
         self._wire = board.to_wire()
         self._codec = SampleCodec(board)
         self._first_seq = first_seq
         self._proto_min, self._proto_max = proto_min, proto_max
         self._boot_id = 0
         self._n_acks_to_lose = 0
+        self.prediction: Prediction | None = None
+        self.alarms = 0
         self.period_us = max(1, round(1e6 / (board.default_rate_hz or 100.0)))
 
     def boot(self, t_us: int) -> bytes:
@@ -97,7 +109,8 @@ class FramedFirmware:
         self._decoder = FrameDecoder()
         self._last_ack: Ack | None = None
         self._n_per_frame = 1
-        self._n_samples = self._n_dropped = self._n_rx_bad = 0
+        self._n_samples = self._n_dropped = self._n_rx_bad = self._n_predictions = 0
+        self.prediction, self.alarms = None, 0
         self._n_in_frame = 0
         self.is_streaming = False
         self._forget_batch()
@@ -107,6 +120,20 @@ class FramedFirmware:
     def greet(self, _t_us: int) -> bytes:
         """Say nothing: the host speaks first."""
         return b""
+
+    def count_from(self, first_seq: int) -> None:
+        """Number samples from here on, after the next START."""
+        self._first_seq = first_seq
+
+    def speak_only(self, proto: int) -> None:
+        """Know one version of the protocol."""
+        self._proto_min = self._proto_max = proto
+
+    def reverse_channels(self) -> None:
+        """Become a board that sends its channels in the other order, from the next boot on."""
+        self._board = msgspec.structs.replace(self._board, channels=self._board.channels[::-1])
+        self._wire = self._board.to_wire()
+        self._codec = SampleCodec(self._board)
 
     def lose_acks(self, n_acks: int) -> None:
         """Let the line swallow the next acknowledgements."""
@@ -139,8 +166,25 @@ class FramedFirmware:
         elif isinstance(message, Request):
             return self._acknowledge(message, t_us)
         else:
+            self._heed(message, received.epoch)
             return b""
         return self._encode(answer, t_us)
+
+    def _heed(self, message: Message, epoch: int) -> None:
+        """Take what the model says."""
+        if isinstance(message, Alarm):
+            if message.alarms != self.alarms:
+                _log.info("the board's alarms are now %#x", message.alarms)
+            self.alarms = message.alarms
+        elif isinstance(message, Prediction) and self.is_streaming and epoch == self._epoch:
+            self.prediction = message
+            self._n_predictions += 1
+
+    @property
+    def has_alarm(self) -> bool:
+        """Whether an alert of the model is active."""
+        flags = 0 if self.prediction is None else self.prediction.flags
+        return bool(self.alarms or flags & PREDICTION_HAS_ALARM)
 
     def _welcome(self, hello: Hello) -> Welcome:
         common = min(self._proto_max, hello.proto_max)
@@ -159,11 +203,11 @@ class FramedFirmware:
     def _acknowledge(self, request: Request, t_us: int) -> bytes:
         """Act, unless this id was answered before: then the answer was lost, not the command."""
         if self._last_ack is None or self._last_ack.request_id != request.request_id:
-            if request.command == Command.RESET:
-                return self.boot(t_us)
             status = self._act(request, t_us)
-            result = START_RESULT.pack(self.period_us)
+            result = START_RESULT.pack(self.period_us) if request.command == Command.START else b""
             self._last_ack = Ack(request.request_id, request.command, status, result)
+            if request.command == Command.RESET:
+                return self._encode(self._last_ack, t_us) + self.boot(t_us)
         if self._n_acks_to_lose:
             self._n_acks_to_lose -= 1
             return b""
@@ -173,8 +217,11 @@ class FramedFirmware:
         if request.command == Command.STOP:
             self.is_streaming = False
             return AckStatus.OK
+        if request.command in (Command.IDENTIFY, Command.RESET):
+            return AckStatus.OK
         if request.command != Command.START:
-            return AckStatus.UNKNOWN_COMMAND
+            is_known = request.command == Command.SET
+            return AckStatus.NOT_SUPPORTED if is_known else AckStatus.UNKNOWN_COMMAND
         if len(request.arguments) != START_ARGUMENTS.size:
             return AckStatus.BAD_ARGUMENT
         period_us, n_per_frame = START_ARGUMENTS.unpack(request.arguments)
@@ -183,7 +230,7 @@ class FramedFirmware:
         self.period_us, self._n_per_frame = period_us, n_per_frame
         self._epoch = (self._epoch + 1) % 256
         self._seq = self._first_seq
-        self._n_samples = 0
+        self._n_samples = self._n_dropped = 0
         self.is_streaming = True
         self._forget_batch()
         _log.debug("streaming every %d us from %d us on", period_us, t_us)
@@ -204,7 +251,9 @@ class FramedFirmware:
             n_rx_overrun=0,
             ring_high_water=0,
             reset_cause=_RESET_BY_SOFTWARE,
-            flags=FLAG_STREAMING if self.is_streaming else 0,
+            flags=FLAG_STREAMING * self.is_streaming | FLAG_ALARM_LIT * self.has_alarm,
+            n_rx_good=self._decoder.counts.frames_good,
+            n_predictions=self._n_predictions,
         )
         return self._encode(status, t_us)
 
@@ -247,48 +296,3 @@ class FramedFirmware:
 
     def _encode(self, message: Message, t_us: int, *, seq: int = 0) -> bytes:
         return encode_message(message, epoch=self._epoch, seq=seq, t_us=t_us)
-
-
-class CsvFirmware:
-    """Prints a header line when the port is opened, as a board that resets then, and lines."""
-
-    def __init__(self, schema: Schema) -> None:
-        names = (f"{c.name} [{c.unit}]" if c.unit else c.name for c in schema.channels)
-        self._header = ",".join(names).encode() + b"\r\n"
-        self._line = ",".join(["%.9g"] * schema.n_channels) + "\r\n"
-        self.period_us = max(1, round(1e6 / (schema.rate_hz or 100.0)))
-        self.is_streaming = False
-
-    def boot(self, _t_us: int) -> bytes:
-        """Wait for somebody to open the port."""
-        self.is_streaming = False
-        return b""
-
-    def greet(self, _t_us: int) -> bytes:
-        """Print the header."""
-        self.is_streaming = True
-        return self._header
-
-    def take(self, _chunk: bytes, _t_us: int) -> bytes:
-        """Ignore it."""
-        return b""
-
-    def tick(self, _t_us: int) -> bytes:
-        """Say nothing."""
-        return b""
-
-    def sample(self, values: Float32, _t_us: int) -> bytes:
-        """Print the values so that float32 reads back exactly."""
-        return (self._line % tuple(values.tolist())).encode()
-
-    def skip(self) -> bytes:
-        """Print nothing."""
-        return b""
-
-    def flush(self) -> bytes:
-        """Return nothing: every line went out at once."""
-        return b""
-
-    def note_no_room(self) -> int:
-        """Return 1; nobody can be told."""
-        return 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
+import sys
 import termios
 import tty
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from firmware_bridge.errors import PortError
 
 _LOOK_FOR_HOST_S = 0.005
+_BAUDS = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
 
 
 class PseudoPort:
@@ -110,6 +113,21 @@ class PseudoPort:
         with contextlib.suppress(OSError):
             return os.read(self._master, 4096)
         return b""
+
+    @property
+    def baud(self) -> int:
+        """What the host has set the line to; 0 for a rate without a constant of its own."""
+        speed = termios.tcgetattr(self._master)[4]
+        return next((baud for baud in _BAUDS if getattr(termios, f"B{baud}") == speed), 0)
+
+    @property
+    def n_unread_bytes(self) -> int:
+        """Bytes that the line took and the host has not read; more may be on their way to it."""
+        fd = os.open(self._device, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        finally:
+            os.close(fd)
 
     def write(self, outgoing: bytes | bytearray) -> int:
         """Return how many bytes the line took."""

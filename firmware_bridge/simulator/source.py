@@ -11,7 +11,7 @@ from firmware_bridge.sample import Float32, Schema
 class Source(Protocol):
     """Samples of one sensor in order, each ``(n,)`` float32 in physical units.
 
-    ``schema.rate_hz`` is the true rate.
+    ``schema.rate_hz`` is the true rate. An empty array stands for a sample that is lost on the way.
     """
 
     @property

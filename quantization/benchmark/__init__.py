@@ -1,1 +1,1 @@
-"""How long a step takes: the native engine against the roof of the core that it runs on."""
+"""Evidence that anybody can print again: tables with their conditions, one command each."""

@@ -26,6 +26,7 @@ Examples:
   edge-gru quantize har.onnx --calibration train.npz --report report \\
       --channels "ax [g],ay [g],az [g]" --labels walk,run,sit -o har.egb
   edge-gru quantize life.onnx --calibration runs.npz --targets life.npz --metric rmse -o life.egb
+  edge-gru quantize pump.onnx --calibration healthy.csv --recipe auto -o pump.egb
   edge-gru quantize net.py:make --weights net.pt --calibration train.npz -o net.egb
 """
 
@@ -46,7 +47,14 @@ Examples:
     help="Recording as .csv, .npz or .npy; may be given many times.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
-@click.option("--recipe", default="rec", help=f"One of {', '.join(RECIPES)} [rec].")
+@click.option(
+    "--recipe",
+    default="rec",
+    help=f"One of {', '.join(RECIPES)}, a .toml file, or auto: the cheapest that passes [rec].",
+)
+@click.option(
+    "--engine", default="auto", help="Whose step recipe auto measures [the fastest here]."
+)
 @click.option("--channels", help="Names in order, with units: 'vib_x [g],temperature [degC]'.")
 @click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Samples per second.")
 @click.option("--name", help="Of the model [the file's].")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edge_gru.engines.operators import OPERATORS
+from edge_gru.engines.operations import OPERATIONS
 from edge_gru.engines.reference import widened
 from edge_gru.errors import ModelError
 from edge_gru.manifest import StateInfo, StepNode
@@ -70,7 +70,7 @@ class Emitter:
             return self.constant(name, value.reshape(1))
         spread = np.broadcast_to(value, self.trace.values[output].shape)
         rows = np.moveaxis(spread, axis, 0).reshape(self.trace.n_batch, -1)
-        if not (rows == rows[0]).all():
+        if not np.array_equal(rows, np.broadcast_to(rows[0], rows.shape), equal_nan=True):
             raise ModelError(f"constant {source!r} differs from row to row of a batch")
         return self.constant(name, rows[0])
 
@@ -79,7 +79,7 @@ class Emitter:
         expected = widened(self.trace.flat(source))
         operands = [self._operand(name) for name in inputs]
         with np.errstate(all="ignore"):
-            got = OPERATORS[op](attributes, *operands)
+            got = OPERATIONS[op](attributes, *operands)
         if got.shape != expected.shape or not _close(got, expected):
             return False
         name = f"v.{source}"
@@ -91,9 +91,30 @@ class Emitter:
         """Add an operation whose result has no traced tensor; the one after it is checked."""
         with np.errstate(all="ignore"):
             operands = [self._operand(operand) for operand in inputs]
-            self._values[name] = OPERATORS[op](attributes, *operands)
+            self._values[name] = OPERATIONS[op](attributes, *operands)
         self.nodes.append(StepNode(op, tuple(inputs), (name,), attributes))
         return name
+
+    def add_state(self, info: StateInfo, start: Array | None) -> None:
+        """Add a state, and the traced rows ``(n_batch, n)`` that it starts from; None: zero."""
+        self.states.append(info)
+        zero = np.zeros((self.trace.n_batch, info.size))
+        self._values[info.name] = zero if start is None else widened(start)
+
+    def hand_on(self, source: str, state: str) -> None:
+        """Say that the next value of a state is what was traced for ``source``."""
+        name, new = self.name_of(source), f"{state}_out"
+        made = {output for node in self.nodes for output in node.outputs}
+        if name not in made or name in {f"{info.name}_out" for info in self.states}:
+            self.nodes.append(StepNode("Concat", (name,), (new,), {"axis": 1}))
+            return
+        self.nodes = [_with_name(node, name, new) for node in self.nodes]
+        self._names = {k: new if v == name else v for k, v in self._names.items()}
+        self._values[new] = self._values[name]
+
+    def is_equal(self, name: str, source: str) -> bool:
+        """Whether a value is what was traced for ``source``."""
+        return _close(self._values[name], widened(self.trace.flat(source)))
 
     def emit_foreign(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add an operation outside the closed set, in the version of the traced graph."""
@@ -111,6 +132,13 @@ class Emitter:
         if name in self.weights:
             return widened(self.weights[name])
         return self._values[name]
+
+
+def _with_name(node: StepNode, old: str, new: str) -> StepNode:
+    inputs, outputs = (
+        tuple(new if name == old else name for name in side) for side in (node.inputs, node.outputs)
+    )
+    return StepNode(node.op, inputs, outputs, node.attributes)
 
 
 def _close(got: Array, expected: Array) -> bool:

@@ -155,7 +155,8 @@ def _move(emitter: Emitter, node: onnx.NodeProto) -> bool:
     if node.op_type == "ReverseSequence" or _is_reversed(emitter.trace, node):
         emitter.suspect(node, "reads an axis of one step backwards: over time")
     for output, taken in map_indices(node, emitter.trace, source).items():
-        _emit_taken(emitter, source, output, taken)
+        if len(taken):  # an exporter may split off nothing
+            _emit_taken(emitter, source, output, taken)
     return True
 
 
@@ -180,7 +181,7 @@ def _is_reversed(trace: Trace, node: onnx.NodeProto) -> bool:
 
 _UNARY = (
     *("Abs", "Elu", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "Neg"),
-    *("Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"),
+    *("Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
 )
 _MOVES = (
     *("Expand", "Flatten", "Gather", "Identity", "Reshape", "ReverseSequence", "Slice"),

@@ -6,7 +6,8 @@ node becomes an operation on ``(batch, n)`` arrays, and its result is compared w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -16,34 +17,40 @@ from edge_gru.errors import ModelError
 from edge_gru.manifest import Program, StateInfo, StepNode
 from quantization.importers.emitter import Emitter
 from quantization.importers.flatten import RULES, flatten_other
-from quantization.importers.recurrence import OPERATORS, Recurrence, who
+from quantization.importers.recurrence import OPERATORS, Recurrence
 from quantization.importers.trace import Array, Trace
+from quantization.importers.unusual_cell import write_out
+from quantization.importers.walks import emit_walk
 from quantization.step_model import StepModel
 
 
 def lift(
-    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+    trace: Trace,
+    output: str,
+    recurrences: Sequence[Recurrence],
+    states: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[StepModel, tuple[str, ...]]:
     """Turn a trace into a step model.
 
-    Returns the model, and remarks on nodes that do nothing at one step but may over many: the
-    suspects, should the proof on whole sequences fail.
+    ``states`` maps states handed in that belong to no cell to the tensors that are their next
+    values. Returns the model, and remarks on nodes that do nothing at one step but may over many:
+    the suspects, should the proof on whole sequences fail.
 
     Raises:
         ModelError: without recurrence, starting from a state that depends on the input, or with a
             node that cannot be a step; names the node and the reason.
     """
     emitter = Emitter(trace)
-    for item in _needed(trace, output, recurrences):
+    loose = _add_loose_states(emitter, states)
+    for item in _needed(trace, {output, *states.values()}, recurrences):
         if isinstance(item, Recurrence):
             _emit_cell(emitter, item)
         elif item.op_type in OPERATORS:
-            raise ModelError(
-                f"{who(item)} walks along an axis that is not time (the channels of one sample); "
-                "expected recurrent layers over time alone"
-            )
+            emit_walk(emitter, item)
         elif not (item.op_type in RULES and RULES[item.op_type](emitter, item)):
             flatten_other(emitter, item)
+    for state, source in loose.items():
+        emitter.hand_on(source, state)
     if not emitter.states:
         raise ModelError(
             "expected a model with recurrent layers (torch nn.GRU, nn.LSTM, nn.RNN and their "
@@ -59,10 +66,26 @@ def lift(
     return model, tuple(emitter.suspects)
 
 
+def _add_loose_states(emitter: Emitter, states: Mapping[str, str]) -> dict[str, str]:
+    """Add states that plain operations make; returns the tensors that are their next values."""
+    found = {}
+    for index, (source, new) in enumerate(states.items()):
+        name = f"state_{index:02d}_h"
+        initial = _initial_state(emitter.trace, f"the state {source!r}", source)
+        if initial is not None:
+            emitter.constant(f"{name}.initial", initial)
+        size = emitter.width(source)
+        info = StateInfo(name=name, size=size, bound=None, has_initial=initial is not None)
+        emitter.add_state(info, emitter.trace.flat(source))
+        emitter.alias(source, name)
+        found[name] = new
+    return found
+
+
 def _needed(
-    trace: Trace, output: str, recurrences: Sequence[Recurrence]
+    trace: Trace, outputs: set[str], recurrences: Sequence[Recurrence]
 ) -> list[onnx.NodeProto | Recurrence]:
-    """Nodes and cells on the way from x to the output, in order.
+    """Nodes and cells on the way from x to the outputs, in order.
 
     What a cell starts from is not on the way. A cell stands where the first of its states is made.
     """
@@ -74,7 +97,7 @@ def _needed(
         places = [maker[name] for names in recurrence.outputs for name in names]
         owner |= dict.fromkeys(places, recurrence)
         first[min(places)] = recurrence
-    wanted, found = {output}, []
+    wanted, found = set(outputs), []
     needed: list[onnx.NodeProto | Recurrence] = []
     for k in range(len(nodes) - 1, -1, -1):
         node, cell = nodes[k], owner.get(k)
@@ -93,33 +116,51 @@ def _needed(
 
 
 def _emit_cell(emitter: Emitter, recurrence: Recurrence) -> None:
-    kind = CELLS[recurrence.kind]
-    index = sum(node.op in CELLS for node in emitter.nodes)
+    index = len({info.name.rpartition("_")[0] for info in emitter.states})
     cell = f"{recurrence.kind.partition('_')[0].lower()}_{index:02d}"
-    for name, value in recurrence.tensors.items():
-        emitter.constant(f"{cell}.{name}", value.astype(np.float32))
-    states = tuple(f"state_{index:02d}_{state}" for state in kind.states)
-    for name, start, outputs, bound in zip(
-        states, recurrence.starts, recurrence.outputs, kind.bounds.values(), strict=True
-    ):
-        initial = _initial_state(emitter.trace, recurrence, start)
+    states = _add_states(emitter, recurrence, index)
+    x = emitter.name_of(recurrence.x)
+    if recurrence.unusual is not None:
+        write_out(emitter, cell, recurrence.unusual, recurrence.tensors, (x, states))
+        _check_written_out(emitter, recurrence, states)
+    else:
+        for name, value in recurrence.tensors.items():
+            emitter.constant(f"{cell}.{name}", value.astype(np.float32))
+        new = tuple(f"{name}_out" for name in states)
+        emitter.nodes.append(StepNode(recurrence.kind, (x, *states), new, {"cell": cell}))
+    for state, outputs in zip(states, recurrence.outputs, strict=True):
+        for output in outputs:
+            emitter.alias(output, f"{state}_out")
+
+
+def _add_states(emitter: Emitter, recurrence: Recurrence, index: int) -> tuple[str, ...]:
+    """Add the states of a cell, with what they start from; returns their names."""
+    names = []
+    for (letter, bound), start in zip(recurrence.bounds.items(), recurrence.starts, strict=True):
+        name = f"state_{index:02d}_{letter}"
+        initial = _initial_state(emitter.trace, recurrence.who, start)
         reached = 0.0
         if initial is not None:
             emitter.constant(f"{name}.initial", initial)
             reached = float(np.abs(initial).max())
-        emitter.states.append(
-            StateInfo(
-                name=name,
-                size=_size(recurrence, name),
-                bound=None if bound is None else max(bound, reached),
-                has_initial=initial is not None,
-            )
+        info = StateInfo(
+            name=name,
+            size=_size(recurrence, name),
+            bound=None if bound is None else max(bound, reached),
+            has_initial=initial is not None,
         )
-        for output in outputs:
-            emitter.alias(output, f"{name}_out")
-    inputs = (emitter.name_of(recurrence.x), *states)
-    new = tuple(f"{name}_out" for name in states)
-    emitter.nodes.append(StepNode(recurrence.kind, inputs, new, {"cell": cell}))
+        emitter.add_state(info, emitter.trace.flat(start) if start else None)
+        names.append(name)
+    return tuple(names)
+
+
+def _check_written_out(emitter: Emitter, recurrence: Recurrence, states: tuple[str, ...]) -> None:
+    for state, outputs in zip(states, recurrence.outputs, strict=True):
+        if not all(emitter.is_equal(f"{state}_out", output) for output in outputs):
+            raise ModelError(
+                f"{recurrence.who} does not compute what ONNX defines for its activations; "
+                "write its cell in plain operators"
+            )
 
 
 def _size(recurrence: Recurrence, state: str) -> int:
@@ -129,19 +170,19 @@ def _size(recurrence: Recurrence, state: str) -> int:
     return len(recurrence.tensors["b_hh"]) // len(CELLS[recurrence.kind].gates)
 
 
-def _initial_state(trace: Trace, recurrence: Recurrence, start: str) -> Array | None:
+def _initial_state(trace: Trace, who: str, start: str) -> Array | None:
     """Return the values ``(n,)`` that a state starts from; None: zero, or what the caller hands in.
 
     Raises:
         ModelError: they are computed from x, or differ from row to row of the batch.
     """
+    if start in trace.carried:
+        start = trace.starts.get(start, "")
     if start in trace.varying:
-        raise ModelError(
-            f"{recurrence.who} starts from a state computed from x; a stream has no first sample"
-        )
-    if not start or start in trace.carried or not np.any(trace.values[start]):
+        raise ModelError(f"{who} starts from a state computed from x; a stream has no first sample")
+    if not start or not np.any(trace.values[start]):
         return None
     rows = trace.flat(start)
     if not (rows == rows[0]).all():
-        raise ModelError(f"{recurrence.who} starts from states that differ from row to row")
+        raise ModelError(f"{who} starts from states that differ from row to row")
     return rows[0].astype(np.float32)

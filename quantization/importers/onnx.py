@@ -15,6 +15,7 @@ import onnxruntime
 
 from edge_gru.errors import ModelError
 from quantization.importers.lift import lift
+from quantization.importers.onnx_loops import open_loops
 from quantization.importers.onnx_rewrite import (
     dims_of,
     feeds_of,
@@ -22,10 +23,23 @@ from quantization.importers.onnx_rewrite import (
     with_free_starts,
     with_shapes_for,
     with_time_first,
+    without_lengths,
 )
 from quantization.importers.onnx_states import Ports, find_ports
-from quantization.importers.recurrence import OPERATORS, find_recurrences, kind_of
-from quantization.importers.trace import Array, Trace, distinctive_batch, first_line, trace
+from quantization.importers.recurrence import (
+    OPERATORS,
+    Recurrence,
+    find_recurrences,
+    refuse_unknown,
+)
+from quantization.importers.trace import (
+    Array,
+    Trace,
+    distinctive_batch,
+    first_line,
+    reached_from,
+    trace,
+)
 from quantization.importers.written_out import find_written_out
 from quantization.step_model import StepModel
 
@@ -63,14 +77,31 @@ def import_proto(proto: onnx.ModelProto, n_channels: int, source: object) -> Imp
     ports = find_ports(proto, n_channels, source)
     if ports.lost is not None:
         raise ModelError(f"{source}: {ports.lost}")
-    known, batch_axis = _trace(with_free_starts(in_newer_opset(proto)), ports, n_channels)
+    opened = open_loops(proto)
+    known, batch_axis = _trace(
+        with_free_starts(without_lengths(in_newer_opset(opened.proto))), ports, n_channels
+    )
     if ports.y not in known.varying:
         raise ModelError(f"{source}: output {ports.y!r} does not depend on {ports.x.name!r}")
+    states = {**opened.states, **(ports.states if ports.is_step else {})}
     cells = find_recurrences(known)
-    if ports.is_step and not cells:
+    if states and not cells:
         cells = find_written_out(known)
-    model, suspects = lift(known, ports.y, cells)
-    return Imported(model, OnnxOriginal(proto, ports, batch_axis), suspects)
+    loose = _outside(known, states, cells)
+    model, suspects = lift(known.with_states(loose, opened.starts), ports.y, cells, loose)
+    return Imported(model, OnnxOriginal(proto, ports, batch_axis), (*suspects, *opened.remarks))
+
+
+def _outside(
+    known: Trace, states: Mapping[str, str | None], cells: Sequence[Recurrence]
+) -> dict[str, str]:
+    """Pairs of states that go into no cell: plain operations make the next value."""
+    starts = {start for cell in cells for start in cell.starts}
+    return {
+        name: new
+        for name, new in states.items()
+        if new is not None and starts.isdisjoint(reached_from(known.model.graph.node, {name}))
+    }
 
 
 def sample_rows(n_batch: int, n_channels: int) -> Float32:
@@ -114,7 +145,9 @@ def _trace(proto: onnx.ModelProto, ports: Ports, n_channels: int) -> tuple[Trace
     if first is None:
         for node in proto.graph.node:
             if node.op_type in OPERATORS:
-                kind_of(node)  # what is wrong with a cell says more than what failed after it
+                refuse_unknown(
+                    node
+                )  # what is wrong with a cell says more than what failed after it
         raise reason or ModelError("the model cannot be traced")
     return first
 
@@ -127,7 +160,7 @@ def _trace_at(
     try:
         return trace(fixed, ports.x.name, feed, n_batch)
     except ModelError:
-        declared = [d if isinstance(d, int) else 1 for d in dims_of(ports.x)]
+        declared = [d if isinstance(d, int) else 0 for d in dims_of(ports.x)]
         if len(declared) == 2:
             declared.insert(1, 1)
         frozen = (declared[batch_axis], declared[1 - batch_axis])
@@ -140,10 +173,15 @@ def _trace_at(
 
 
 def _batch_reaches_cell(known: Trace) -> bool:
-    """Whether a cell walks along one step of all rows: (1, batch, n)."""
+    """Whether a cell walks along one step of all rows: (1, batch, n).
+
+    Without any, whether every value that depends on x has the rows.
+    """
     shapes = [
         known.values[n.input[0]].shape for n in known.model.graph.node if n.op_type in OPERATORS
     ]
+    if not shapes:
+        return all(known.n_batch in known.values[name].shape for name in known.varying)
     return any(shape[:2] == (1, known.n_batch) for shape in shapes)
 
 

@@ -17,7 +17,8 @@ from quantization.importers.recurrence import OPERATORS, attributes_of
 from quantization.importers.trace import Array, reached_from, run_once
 
 _TIME_FIRST = [1, 0, 2]
-_STARTS = (5, 6)  # positions of initial_h and initial_c among the inputs of an operator
+_LENGTHS = 4  # position of sequence_lens among the inputs of an operator
+_STARTS = (5, 6)  # of initial_h and initial_c
 
 
 def feeds_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -77,6 +78,20 @@ def _time_first(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     del node.attribute[:]
     node.attribute.extend(kept)
     return [*before, node, *after]
+
+
+def without_lengths(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop constant sequence lengths that are all the same, often frozen to one batch size.
+
+    That they are those of whole sequences is for the proof to find out.
+    """
+    bare = copy.deepcopy(proto)
+    for node in bare.graph.node:
+        if node.op_type in OPERATORS and len(node.input) > _LENGTHS and node.input[_LENGTHS]:
+            lengths = constant_of(bare.graph, node.input[_LENGTHS])
+            if lengths is not None and (lengths == lengths.reshape(-1)[:1]).all():
+                node.input[_LENGTHS] = ""
+    return bare
 
 
 def with_free_starts(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -170,8 +185,8 @@ def with_shapes_for(
 ) -> onnx.ModelProto:
     """Rewrite constant targets of reshapes for one time step and ``n_batch`` rows.
 
-    ``frozen`` has the rows and the steps that the file was exported for. Which number of a target
-    stands for which is tried; the proof on whole sequences finds a wrong guess.
+    ``frozen`` has the rows and the steps that the file was exported for, 0 for free. Which number
+    of a target stands for which is tried; the proof on whole sequences finds a wrong guess.
 
     Raises:
         ModelError: a part of the model before a reshape does not run at these shapes.
@@ -219,10 +234,20 @@ def _targets(
 ) -> Iterator[list[int]]:
     """Targets with as many elements as there are, those with the most replaced numbers first."""
     n_rows, n_steps = frozen
+    if not n_rows:  # the file leaves the batch free, or says so and holds one row
+        yield from _swapped(shape, target, n_batch, {n_steps: 1})
+        n_rows = 1
+    n_steps = n_steps or 1
+    swaps = {n_rows: n_batch, n_steps: 1, n_rows * n_steps: n_batch}
+    yield from _swapped(shape, target, n_batch, swaps)
+
+
+def _swapped(
+    shape: tuple[int, ...], target: list[int], n_batch: int, swaps: Mapping[int, int]
+) -> Iterator[list[int]]:
     options = []
     for axis, size in enumerate(target):
         size = shape[axis] if size == 0 else size  # noqa: PLW2901 - ONNX: the size it has
-        swaps = {n_rows: n_batch, n_steps: 1, n_rows * n_steps: n_batch}
         options.append([size] if size not in swaps else [swaps[size], n_batch, 1, size])
     for chosen in itertools.product(*options):
         known = math.prod(size for size in chosen if size != -1)

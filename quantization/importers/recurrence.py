@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from onnx import helper
 from edge_gru.engines.cells import CELLS
 from edge_gru.errors import ModelError
 from quantization.cells import ONNX_CELLS, reordered
+from quantization.importers.activations import Activation, read_activations
 from quantization.importers.trace import Array, Trace
+from quantization.importers.unusual_cell import Unusual
 
 OPERATORS = ("GRU", "LSTM", "RNN")
 
@@ -33,7 +35,8 @@ class Recurrence:
     """One cell of a trace: its kind, its tensors as a bundle has them, and what it is wired to.
 
     ``x`` is the traced tensor that it reads, ``starts`` those that its states start from ("": zero)
-    and ``outputs`` those that are its new states; a state may be several tensors.
+    and ``outputs`` those that are its new states; a state may be several tensors. ``unusual`` says
+    how the cell differs from its kind.
     """
 
     who: str
@@ -42,6 +45,12 @@ class Recurrence:
     x: str
     starts: tuple[str, ...]
     outputs: tuple[tuple[str, ...], ...]
+    unusual: Unusual | None = None
+
+    @property
+    def bounds(self) -> Mapping[str, float | None]:
+        """Largest magnitude of each state, by its letter; None where there is none."""
+        return CELLS[self.kind].bounds if self.unusual is None else self.unusual.bounds
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
@@ -64,68 +73,104 @@ def find_recurrences(trace: Trace) -> list[Recurrence]:
 
 
 def _read(trace: Trace, node: onnx.NodeProto) -> Recurrence:
-    kind = kind_of(node)
+    _refuse_other_directions(node)
     inputs = [*node.input, *[""] * 8][:8]
     _check_inputs(trace, node, inputs)
-    names = ("w_ih", "w_hh")
-    tensors = {n: trace.values[s][0] for n, s in zip(names, inputs[1:3], strict=True)}
-    n_rows = len(tensors["w_hh"])
-    bias = trace.values[inputs[3]][0] if inputs[3] else np.zeros(2 * n_rows)
-    tensors |= dict(zip(("b_ih", "b_hh"), np.split(bias, 2), strict=True))
-    order = ONNX_CELLS[kind].gates
-    states = CELLS[kind].states
+    peepholes = inputs[_PEEPHOLES]
+    peeps = trace.values[peepholes][0] if peepholes else np.zeros(0)
+    kind, unusual = _form_of(node, has_peepholes=bool(peeps.any()))
+    tensors = tensors_of(kind, (trace.values[name] if name else None for name in inputs[1:4]), 0)
+    if unusual is not None and peeps.any():
+        tensors |= dict(zip(("p_i", "p_o", "p_f"), np.split(peeps, 3), strict=True))
+    n_states = len(CELLS[kind].states)
     outputs = [*node.output, "", "", ""]
     return Recurrence(
         who=who(node),
         kind=kind,
-        tensors={n: reordered(v, order, CELLS[kind].gates) for n, v in tensors.items()},
+        tensors=tensors,
         x=inputs[0],
-        starts=tuple(inputs[_START : _START + len(states)]),
-        outputs=(tuple(filter(None, outputs[:2])), tuple(filter(None, outputs[2:])))[: len(states)],
+        starts=tuple(inputs[_START : _START + n_states]),
+        outputs=(tuple(filter(None, outputs[:2])), tuple(filter(None, outputs[2:])))[:n_states],
+        unusual=unusual,
     )
 
 
-def kind_of(node: onnx.NodeProto) -> str:
-    """Name the kind of cell that an operator is.
+def tensors_of(kind: str, given: Iterable[Array | None], direction: int) -> dict[str, Array]:
+    """Take W, R and B (None: zero) of one direction apart, with gates in PyTorch's order."""
+    w, r, b = (None if value is None else value[direction] for value in given)
+    if w is None or r is None:
+        raise ModelError("expected a recurrent operator with weights")
+    bias = np.zeros(2 * len(w)) if b is None else b
+    found = {"w_ih": w, "w_hh": r, **dict(zip(("b_ih", "b_hh"), np.split(bias, 2), strict=True))}
+    order, wanted = ONNX_CELLS[kind].gates, CELLS[kind].gates
+    return {name: reordered(value, order, wanted) for name, value in found.items()}
+
+
+def refuse_unknown(node: onnx.NodeProto) -> None:
+    """Refuse a cell that no model of one step can have.
 
     Raises:
-        ModelError: bidirectional or backwards, with a clip, other activations or coupled gates.
+        ModelError: it has activations that ONNX does not know, is bidirectional or backwards.
     """
-    attributes = attributes_of(node)
-    if attributes.get("direction", "forward") != "forward":
+    _activations_of(node)
+    _refuse_other_directions(node)
+
+
+def _refuse_other_directions(node: onnx.NodeProto) -> None:
+    direction = attributes_of(node).get("direction", "forward")
+    if direction != "forward":
         raise ModelError(
-            f"{who(node)} is {attributes['direction']}: it reads the future, which a stream does "
+            f"{who(node)} is {direction}: it reads the future, which a stream does "
             "not have; train it with bidirectional=False"
         )
-    if attributes.get("input_forget"):
-        raise ModelError(
-            f"{who(node)} has input_forget=1: it couples two gates, which no engine does; "
-            "train it with gates of their own"
-        )
-    given = [_text(name).lower() for name in attributes.get("activations", [])]
-    activations = " ".join(given) or _DEFAULT_ACTIVATIONS[node.op_type]
-    resets_late = int(attributes.get("linear_before_reset", 0)) if node.op_type == "GRU" else 0
-    kind = _KINDS.get((node.op_type, resets_late, activations))
-    if kind is None or attributes.get("clip"):
-        expected = ", or ".join(
-            a for op, late, a in _KINDS if (op, late) == (node.op_type, resets_late)
-        )
-        raise ModelError(
-            f"expected {who(node)} with {expected} and without clip, got "
-            f"{'a clip' if attributes.get('clip') else given}: engines have no such cell"
-        )
-    return kind
+
+
+def plain_kind(node: onnx.NodeProto) -> str | None:
+    """Name the kind of cell that an operator has, in every direction; None: an unusual one."""
+    attributes = attributes_of(node)
+    names = [_text(name).lower() for name in attributes.get("activations", [])]
+    default = _DEFAULT_ACTIVATIONS[node.op_type].split()
+    n = len(default)
+    parts = [names[k : k + n] for k in range(0, len(names), n)] or [default]
+    if attributes.get("clip") or attributes.get("input_forget") or parts != parts[:1] * len(parts):
+        return None
+    return _KINDS.get((node.op_type, _resets_late(node), " ".join(parts[0])))
+
+
+def _form_of(node: onnx.NodeProto, *, has_peepholes: bool) -> tuple[str, Unusual | None]:
+    """Name the kind of cell, or the kind with the same wiring and what is unusual."""
+    kind = plain_kind(node)
+    if kind is not None and not has_peepholes:
+        return kind, None
+    attributes = attributes_of(node)
+    wiring = _KINDS[node.op_type, _resets_late(node), _DEFAULT_ACTIVATIONS[node.op_type]]
+    unusual = Unusual(
+        wiring,
+        _activations_of(node),
+        clip=attributes.get("clip") or None,
+        is_coupled=bool(attributes.get("input_forget")),
+    )
+    return wiring, unusual
+
+
+def _activations_of(node: onnx.NodeProto) -> tuple[Activation, ...]:
+    attributes = attributes_of(node)
+    names = [_text(name) for name in attributes.get("activations", [])]
+    alphas, betas = (attributes.get(f"activation_{k}", []) for k in ("alpha", "beta"))
+    default = _DEFAULT_ACTIVATIONS[node.op_type].split()
+    return read_activations(names or default, alphas, betas, who(node))
+
+
+def _resets_late(node: onnx.NodeProto) -> int:
+    is_gru = node.op_type == "GRU"
+    return int(attributes_of(node).get("linear_before_reset", 0)) if is_gru else 0
 
 
 def _check_inputs(trace: Trace, node: onnx.NodeProto, inputs: list[str]) -> None:
-    lengths, peepholes = inputs[_SEQUENCE_LENGTHS], inputs[_PEEPHOLES]
+    lengths = inputs[_SEQUENCE_LENGTHS]
     if lengths and not (trace.is_constant(lengths) and (trace.values[lengths] == 1).all()):
         raise ModelError(f"{who(node)} takes sequence lengths; expected none: a stream has no end")
-    if peepholes and np.any(trace.values[peepholes]):
-        raise ModelError(
-            f"{who(node)} has peepholes: its gates read c, which no engine does; train it without"
-        )
-    for name in filter(None, inputs[1:4]):
+    for name in filter(None, [*inputs[1:4], inputs[_PEEPHOLES]]):
         if not trace.is_constant(name):
             raise ModelError(f"{who(node)} has weights that are computed from the input")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ class Trace:
     """Every tensor of a graph for one input of one time step and ``n_batch`` rows.
 
     ``varying`` names the tensors that depend on the graph input ``x``; ``carried`` those that
-    depend on another graph input, a state handed in.
+    depend on another graph input, a state handed in. ``starts`` has what such an input is before
+    the first step, zero where it has nothing.
     """
 
     model: onnx.ModelProto
@@ -48,6 +49,15 @@ class Trace:
     n_batch: int
     varying: frozenset[str]
     carried: frozenset[str]
+    starts: Mapping[str, str] = field(default_factory=dict)
+
+    def with_states(self, states: Iterable[str], starts: Mapping[str, str]) -> Trace:
+        """Return the trace with values that vary as x does: what depends on these states.
+
+        ``starts`` names the tensors that states handed in start from, where they have any.
+        """
+        varying = self.varying | reached_from(self.model.graph.node, set(states))
+        return replace(self, varying=varying if states else self.varying, starts=starts)
 
     @property
     def opset(self) -> int:

@@ -7,7 +7,7 @@ is, and in which order its gates lie, is tried: only the right one gives the tra
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from quantization.cells import reordered
 from quantization.importers.recurrence import Recurrence, attributes_of
 from quantization.importers.trace import Array, Trace
 
-_KINDS = ("GRU", "LSTM", "RNN_TANH", "RNN_RELU")
+_RESET_FIRST = "GRU_RESET_FIRST"
+_KINDS = ("GRU", "LSTM", "RNN_TANH", "RNN_RELU", _RESET_FIRST)
 _TOLERANCE = 1e-5
 
 
@@ -37,9 +38,9 @@ def find_written_out(trace: Trace) -> list[Recurrence]:
     products = [p for node in trace.model.graph.node if (p := _product(trace, node)) is not None]
     handed_in = [p for p in products if p.operand in trace.carried - trace.varying]
     others = [p for p in products if p.operand in trace.varying]
-    return [
-        cell for h in handed_in if (cell := next(_cells(trace, rows, h, others), None)) is not None
-    ]
+    candidates = ((h, _wired(trace, h, others)) for h in handed_in)
+    found = (next(_cells(trace, rows, h.operand, wired), None) for h, wired in candidates)
+    return [cell for cell in found if cell is not None]
 
 
 def _rows_of(trace: Trace) -> dict[str, Array]:
@@ -64,21 +65,36 @@ def _product(trace: Trace, node: onnx.NodeProto) -> _Product | None:
     return _Product(node.input[0], weight, bias)
 
 
+def _wired(
+    trace: Trace, h: _Product, others: Sequence[_Product]
+) -> Iterator[tuple[str, _Product, _Product]]:
+    """List the kinds of cell that products may be of: kind, product with x, all those with h."""
+    n_hidden = h.weight.shape[1]
+    recurrent = [(kind, h) for kind in _KINDS if kind != _RESET_FIRST]
+    for n in others:
+        if n.operand in trace.carried and n.weight.shape == (n_hidden, n_hidden):
+            weights, biases = np.concatenate([h.weight, n.weight]), np.append(h.bias, n.bias)
+            recurrent.append((_RESET_FIRST, _Product(h.operand, weights, biases)))
+    for (kind, both), x in itertools.product(recurrent, others):
+        if len(x.weight) == len(both.weight) == len(CELLS[kind].gates) * n_hidden:
+            yield kind, x, both
+
+
 def _cells(
-    trace: Trace, rows: Mapping[str, Array], h: _Product, others: list[_Product]
+    trace: Trace,
+    rows: Mapping[str, Array],
+    h: str,
+    wired: Iterator[tuple[str, _Product, _Product]],
 ) -> Iterator[Recurrence]:
-    for kind, x in itertools.product(_KINDS, others):
-        n_rows, n_hidden = h.weight.shape
-        if len(x.weight) != n_rows or n_rows != len(CELLS[kind].gates) * n_hidden:
-            continue
-        for starts in _starts(trace, kind, h.operand, n_hidden):
-            for tensors in _tensors(trace, kind, x, h):
+    for kind, x, recurrent in wired:
+        for starts in _starts(trace, kind, h, recurrent.weight.shape[1]):
+            for tensors in _tensors(trace, kind, x, recurrent):
                 states = tuple(trace.flat(name).astype(np.float64) for name in starts)
                 x_rows = trace.flat(x.operand).astype(np.float64)
                 new = step_cell(kind, x_rows, states, tensors)
                 outputs = tuple(_equal(rows, value) for value in new)
                 if all(outputs):
-                    who = f"the {kind} written out around {h.operand!r}"
+                    who = f"the {kind} written out around {h!r}"
                     yield Recurrence(who, kind, tensors, x.operand, starts, outputs)
 
 
@@ -95,16 +111,24 @@ def _starts(trace: Trace, kind: str, h: str, n_hidden: int) -> Iterator[tuple[st
 def _tensors(trace: Trace, kind: str, x: _Product, h: _Product) -> Iterator[dict[str, Array]]:
     """Tensors of the cell for every order of gates, and every bias that may be added later."""
     n_rows = len(h.bias)
-    later = [np.zeros(n_rows, np.float32)]
-    later += [
-        trace.values[tensor.name].reshape(-1)
-        for tensor in trace.model.graph.initializer
-        if tuple(tensor.dims) in ((n_rows,), (1, n_rows))
-    ]
+    later = {
+        value.tobytes(): value.reshape(-1)
+        for name, value in trace.values.items()
+        if value.shape in ((n_rows,), (1, n_rows))
+        and value.dtype == np.float32
+        and trace.is_constant(name)
+    }
+    biases = [np.zeros(n_rows, np.float32), *later.values()]
     gates = CELLS[kind].gates
-    for order, bias in itertools.product(itertools.permutations(gates), later):
-        found = {"w_ih": x.weight, "w_hh": h.weight, "b_ih": x.bias + bias, "b_hh": h.bias}
+    for order, b_x, b_h in itertools.product(_orders(kind), biases, biases):
+        found = {"w_ih": x.weight, "w_hh": h.weight, "b_ih": x.bias + b_x, "b_hh": h.bias + b_h}
         yield {name: reordered(value, order, gates) for name, value in found.items()}
+
+
+def _orders(kind: str) -> Iterator[tuple[str, ...]]:
+    """Orders that the gates may lie in; the product with the reset h is put last."""
+    orders = itertools.permutations(CELLS[kind].gates)
+    return (order for order in orders if kind != _RESET_FIRST or order[-1] == "n")
 
 
 def _equal(rows: Mapping[str, Array], value: Array) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from quantization.twins import FLOAT, Twins
 Report: TypeAlias = dict[str, Any]
 """Keys: model, recipe, recipe_toml, precision, outputs, gate, deviation_from_fp32, tensors,
 sensitivity, row_scales, sizes, channels, data, versions; of a quantization also proof, rounding,
-warmup, tensorrt_lint.
+tried (of recipe auto), finetuning, warmup, tensorrt_lint.
 
 None stands for a dB value of equal signals, and for what is not finite elsewhere.
 """

@@ -34,6 +34,21 @@ def _gate(report: Report) -> Section:
     return Section("gate", "Gate", note, ("check", "verdict", "found", "needed", "why"), rows)
 
 
+def _tried(report: Report) -> Section:
+    rows = [
+        (
+            r["recipe"],
+            f"{r['p50_us']:.1f} us on {r['engine']}",
+            "" if r["verdict"] is None else db(r["sqnr_db"]),
+            r["verdict"] or "not asked",
+            r["reason"],
+        )
+        for r in report.get("tried", [])
+    ]
+    note = "The cheapest step that passes the gate without a warning is taken; medians, here."
+    return Section("tried", "Recipes tried", note, ("recipe", "step", "SQNR", "gate", "why"), rows)
+
+
 def _facts(report: Report) -> Section:
     return Section(
         "facts", "Measured", "Printed, never judged by.", ("what", "result"), facts(report)
@@ -139,5 +154,6 @@ def _versions(report: Report) -> Section:
 
 
 _SECTIONS: tuple[Callable[[Report], Section], ...] = (
-    _gate, _facts, _outputs, _sensitivity, _units, _tensors, _sizes, _channels, _data, _versions,
+    _gate, _tried, _facts, _outputs, _sensitivity, _units, _tensors, _sizes, _channels, _data,
+    _versions,
 )  # fmt: skip

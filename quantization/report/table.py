@@ -72,11 +72,25 @@ def _of_import(report: Report) -> list[tuple[str, str]]:
         rows.append(("step graph against the model", text))
     if rounding := report.get("rounding"):
         rows.append(("rounding", ", ".join(f"{cell} {name}" for cell, name in rounding.items())))
+    for rung in report.get("tried", []):
+        verdict = rung["verdict"] or "not asked"
+        text = f"{rung['p50_us']:.1f} us a step on {rung['engine']}: {verdict}"
+        rows.append((f"recipe {rung['recipe']}", text))
+    if finetuning := report.get("finetuning"):
+        rows.append(("finetuning", _finetuned(finetuning)))
     rows += [("TensorRT", finding) for finding in report.get("tensorrt_lint", [])]
     if warmup := report.get("warmup"):
         n = warmup["n_steps"]
         rows.append(("warm-up", f"{n} steps" if n is not None else "never within the data"))
     return rows
+
+
+def _finetuned(finetuning: Report) -> str:
+    before, after = (db(finetuning[f"sqnr_{when}_db"]) for when in ("before", "after"))
+    return (
+        f"{before} before, {after} after {finetuning['n_steps']} steps: "
+        f"{'kept' if finetuning['is_kept'] else 'not kept'}"
+    )
 
 
 def _of_stream(report: Report) -> list[tuple[str, str]]:

@@ -135,6 +135,12 @@ def test_source_tree_becomes_a_command_on_a_board_without_an_index(wheels, insta
     assert "Usage" in run(programs / "edge-gru", "run", "--help", cwd="/").stdout
     imports = "import edge_gru, firmware_bridge, onnxruntime"
     assert run(programs / "python", "-c", imports, cwd="/").stderr == ""
+    (root / "board.toml").write_text('channels = [{ name = "vibration" }]\n')
+    for example in ("arduino", "platformio", "qemu"):
+        arguments = (root / "board.toml", root / example, "--example", example)
+        written = run(programs / "edge-gru", "firmware", *arguments, cwd="/")
+        assert written.stderr == ""
+        assert "edge_link.c" in written.stdout
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.12"])

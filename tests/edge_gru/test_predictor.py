@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
 from edge_gru.errors import ConfigError, InputShapeError
+from edge_gru.manifest import InputRange
 from edge_gru.predictor import GapPolicy, Prediction, Predictor
 from firmware_bridge.sample import Sample
 
@@ -310,3 +312,21 @@ def test_any_history_predicts_from_what_belongs_together(
             assert prediction.n_steps == len(sequence)
             assert prediction.is_warming_up == (n_warmup is None or len(sequence) <= n_warmup)
             np.testing.assert_array_equal(prediction.values, after(alone, sequence))
+
+
+def test_samples_beyond_the_grid_are_counted_by_channel(bundle: Bundle) -> None:
+    engine = bundle.open("reference")
+    info = engine.manifest.precisions[engine.precision]
+    limited = msgspec.structs.replace(info, input_limit=InputRange((-1.0, -2.0), (1.0, 2.0)))
+    precisions = {**engine.manifest.precisions, engine.precision: limited}
+    engine.manifest = msgspec.structs.replace(engine.manifest, precisions=precisions)
+    predictor = Predictor(engine, gap_policy=POLICY, n_warmup=0)
+    for k, values in enumerate([(0.5, 1.5), (1.5, 1.5), (-1.5, 2.5), (0.0, -2.0)]):
+        assert predictor.push(sample(0.1 * k, *values)) is not None
+    assert predictor.statistics.saturated == [2, 1]
+
+
+def test_model_without_a_grid_of_x_counts_nothing(make: Make) -> None:
+    predictor = make()
+    assert predictor.push(sample(0.0, 1e9, 1e9)) is not None
+    assert predictor.statistics.saturated == []

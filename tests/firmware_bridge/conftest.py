@@ -11,7 +11,8 @@ from firmware_bridge.formats import new_session
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource
-from firmware_bridge.simulator.firmware import CsvFirmware, FramedFirmware
+from firmware_bridge.simulator.firmware import FramedFirmware
+from firmware_bridge.simulator.text_firmware import TextFirmware
 
 
 class Bench:
@@ -102,7 +103,9 @@ def make_bench(rows):
     def make(name="framed", *, schema=SCHEMA, expected=None, firmware=None, **settings):
         if firmware is None:
             is_framed = name == "framed"
-            firmware = FramedFirmware(BoardSchema.of(schema)) if is_framed else CsvFirmware(schema)
+            firmware = (
+                FramedFirmware(BoardSchema.of(schema)) if is_framed else TextFirmware(schema, name)
+            )
         bench = Bench(firmware, name, expected, **settings)
         bench.samples = iter(rows)
         return bench

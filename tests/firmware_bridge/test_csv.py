@@ -105,7 +105,7 @@ def test_lines_over_4_kb_are_discarded_up_to_their_end():
     session = Session().feed("a,b\n1,2\n")
     for _ in range(50):
         session.feed(b"9" * 65536)
-        assert len(session.session._rest) <= 4096
+        assert len(session.session._parser._rest) <= 4096
     session.feed("\n3,4\n" + "5" * 5000 + ",5\n6,7\n")
     assert session.values() == [[1, 2], [3, 4], [6, 7]]
     assert session.counts.long_lines == 2

@@ -190,7 +190,7 @@ def test_a_long_gap_is_told_from_old_samples_by_time(make_bench, schema, lost):
     bench.firmware._seq += lost
     bench.now_s += lost / 1000
     bench._next_sample_us += lost * 1000
-    bench.session._frame_s = bench.session._sample_s = bench.now_s
+    bench.session._watchdog.connected(bench.now_s)
     bench.run(0.2)
     assert [g.n_missing for g in bench.events(Gap)] == [lost]
     assert bench.events(EpochChanged) == []

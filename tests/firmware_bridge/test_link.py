@@ -22,13 +22,15 @@ from firmware_bridge import (
     Schema,
     SchemaError,
 )
-from firmware_bridge.port import _open_files
+from firmware_bridge.port.serial_port import _open_files
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
 from firmware_bridge.simulator.firmware import FramedFirmware
 from firmware_bridge.simulator.pseudo_port import PseudoPort
+from firmware_bridge.simulator.text_firmware import PRINTERS
 
 every_format = pytest.mark.parametrize("name", ["framed", "csv"])
+every_simulated = pytest.mark.parametrize("name", ["framed", *PRINTERS])
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def board(source, tmp_path):
         yield made
 
 
-@every_format
+@every_simulated
 def test_every_sample_arrives_once_in_order(source, open_link, name):
     with SimulatedBoard(source, format=name) as board:
         got = open_link(board.port, format=name, schema=source.schema)
@@ -133,7 +135,7 @@ def test_a_restart_is_a_new_epoch(board, source, open_link):
 
 def test_lost_samples_are_a_gap_of_exactly_their_number(board, source, open_link):
     got = open_link(board.port).until_samples(100)
-    board.drop(17)
+    board.inject("lost=17")
     gap = got.until_event(Gap)
     assert gap.n_missing == 17
     got.until_samples(50)
@@ -180,7 +182,7 @@ def test_a_host_restarts_while_the_board_streams(board, source, open_link):
 
 def test_a_stream_joined_without_stop_is_taken_over(source, open_link):
     with SimulatedBoard(source) as board:
-        firmware = board._firmware
+        firmware = board.firmware
         firmware.is_streaming, firmware._seq = True, 999
         got = open_link(board.port).until_samples(100)
         assert got.link.statistics.lost_samples == 0
@@ -286,7 +288,7 @@ def test_the_board_is_told_to_stop(board, open_link):
     got = open_link(board.port).until_samples(10)
     got.link.close()
     deadline_s = time.monotonic() + 20
-    while board._firmware.is_streaming:
+    while board.firmware.is_streaming:
         assert time.monotonic() < deadline_s
         threading.Event().wait(0.005)
 

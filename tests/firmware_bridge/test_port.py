@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from firmware_bridge import PortError, PortNotFoundError, list_ports
-from firmware_bridge import port as port_module
-from firmware_bridge.port import Port
+from firmware_bridge import FormatError, PortError, PortInfo, PortNotFoundError, list_ports
+from firmware_bridge.port import SerialPort as Port
+from firmware_bridge.port import listing as listing_module
+from firmware_bridge.port import serial_port as port_module
 from firmware_bridge.simulator.pseudo_port import PseudoPort
 
 
@@ -59,7 +60,8 @@ def test_a_second_open_names_the_holder(pseudo, ports):
 
 def test_the_holder_may_be_another_process(pseudo, ports):
     code = (
-        "import sys; from firmware_bridge.port import Port; p = Port(sys.argv[1]); p.open();"
+        "import sys; from firmware_bridge.port import SerialPort;"
+        "port = SerialPort(sys.argv[1]); port.open();"
         "print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -88,7 +90,7 @@ def test_a_missing_port_lists_those_there_are(monkeypatch):
     with pytest.raises(PortNotFoundError, match="no such port: /dev/ttyNONE; "):
         Port("/dev/ttyNONE").open()
     there = [SimpleNamespace(device="/dev/ttyACM0", description="n/a", serial_number="42")]
-    monkeypatch.setattr(port_module.serial_list_ports, "comports", lambda: there)
+    monkeypatch.setattr(listing_module.serial_list_ports, "comports", lambda: there)
     with pytest.raises(FileNotFoundError, match="there are: /dev/ttyACM0"):
         Port("/dev/ttyNONE").open()
     (info,) = list_ports()
@@ -148,5 +150,68 @@ def test_a_link_by_path_is_listed_with_its_device(tmp_path, monkeypatch):
     folder = tmp_path / "by-id"
     folder.mkdir()
     (folder / "usb-ACME_42").symlink_to(device)
-    assert port_module._links(str(folder)) == {str(device): str(folder / "usb-ACME_42")}
-    assert port_module._links(str(tmp_path / "none")) == {}
+    assert listing_module._links(str(folder)) == {str(device): str(folder / "usb-ACME_42")}
+    assert listing_module._links(str(tmp_path / "none")) == {}
+
+
+def listed(monkeypatch, *ports):
+    """Let the machine have these ports."""
+    found = [PortInfo(device, "", by_id, None, number) for device, by_id, number in ports]
+    monkeypatch.setattr(port_module, "list_ports", lambda: found)
+
+
+def test_a_serial_number_leads_to_its_port(pseudo, ports, monkeypatch):
+    listed(monkeypatch, ("/dev/ttyUSB9", None, "A1"), (pseudo._device, None, "EDGE0001"))
+    port = ports("EDGE0001")
+    assert port.is_present
+    port.open()
+    pseudo.look_for_host()
+    pseudo.write(b"here")
+    assert os.read(port.fileno(), 10) == b"here"
+    assert not ports("EDGE0002").is_present
+    with pytest.raises(PortNotFoundError, match="no such port: EDGE0002"):
+        ports("EDGE0002").open()
+
+
+def test_a_serial_number_of_two_ports_is_refused(pseudo, ports, monkeypatch):
+    listed(monkeypatch, ("/dev/ttyUSB0", None, "0001"), ("/dev/ttyUSB1", None, "0001"))
+    with pytest.raises(PortError, match="ttyUSB0 and /dev/ttyUSB1 have the serial number 0001"):
+        ports("0001").open()
+
+
+def test_a_device_name_is_exchanged_for_the_one_that_lasts(pseudo, ports, monkeypatch):
+    listed(monkeypatch, (pseudo._device, pseudo.name, None))
+    port = ports(pseudo._device)
+    port.open()
+    port.close()
+    pseudo.pull_out()
+    assert not port.is_present
+    taken = os.openpty()  # somebody else gets the old device name
+    pseudo.plug_in()
+    assert port.is_present
+    port.open()
+    assert os.path.realpath(f"/proc/self/fd/{port.fileno()}") == pseudo._device
+    for fd in taken:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("baud", [9600, 74_880, 250_000, 1_843_200])
+def test_odd_baud_rates_are_set(pseudo, ports, baud):
+    port = ports(pseudo.name, baud)
+    port.open()
+    assert port.baud == baud
+
+
+def test_stop_bits_are_set_or_refused(pseudo, ports):
+    port = ports(pseudo.name, 115_200, 2)
+    port.open()
+    assert termios.tcgetattr(port.fileno())[2] & termios.CSTOPB
+    with pytest.raises(FormatError, match=r"1, 1\.5 or 2 stop bits, got 3"):
+        Port("x", 9600, 3)
+
+
+def test_a_modem_manager_is_named_with_what_to_do(pseudo, ports, monkeypatch):
+    ports(pseudo.name).open()
+    monkeypatch.setattr(port_module, "_command", lambda _: "ModemManager")
+    with pytest.raises(PortError, match="ID_MM_DEVICE_IGNORE"):
+        ports(pseudo.name).open()

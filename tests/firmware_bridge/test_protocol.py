@@ -22,13 +22,15 @@ any_message = st.one_of(
     st.builds(m.Welcome, u8, u8, u8, u8, u32, u32, u16, u16, u32),
     st.builds(m.SchemaPart, u16, tails),
     st.builds(m.Pong, u64, u32),
-    st.builds(m.Status, u32, u32, u32, u32, u32, u16, u16, u16, u8, u8),
+    st.builds(m.Status, u32, u32, u32, u32, u32, u16, u16, u16, u8, u8, u32, u32),
     st.builds(m.Ack, u8, u8, u8, tails),
     st.builds(m.Log, u8, tails),
     st.builds(m.Hello, u8, u8, u32),
     st.builds(m.ReadSchema, u16, u16),
     st.builds(m.Ping, u64),
     st.builds(m.Request, u8, u8, tails),
+    st.builds(m.Prediction, u16, u8, u8, tails),
+    st.builds(m.Alarm, u32),
 )
 
 
@@ -51,7 +53,9 @@ def test_wire_sizes_are_those_of_the_table():
         m.Boot(1, 2, 1, 1): 8,
         m.Welcome(1, 1, 1, 0, 7, 8, 9, 256, 3): 20,
         m.Pong(5, 6): 12,
-        m.Status(1, 2, 3, 4, 5, 6, 7, 8, 9, 1): 28,
+        m.Status(1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 11, 12): 36,
+        m.Prediction(1, 2, 2, bytes(8)): 12,
+        m.Alarm(5): 4,
         m.Hello(1, 1, 3): 8,
         m.Ack(1, 1, 0, b"\0\0\0\0"): 8,
     }

@@ -31,8 +31,11 @@ def test_public_names_are_these():
         "list_ports",
     ]
     assert simulator.__all__ == [
+        "FAULTS",
+        "Fault",
         "PumpScenario",
         "PumpSource",
+        "QemuBoard",
         "ReplaySource",
         "SimulatedBoard",
         "Source",

@@ -1,5 +1,6 @@
 """What holds for every format a port may speak."""
 
+import importlib.util
 import inspect
 
 import numpy as np
@@ -9,11 +10,24 @@ from firmware_bridge import FormatError, LinkDown, LinkUp, SampleBlock
 from firmware_bridge.clock import DeviceClock
 from firmware_bridge.formats import FORMATS, new_session
 from firmware_bridge.formats.session import LinkStatistics, Session, SessionSettings
+from firmware_bridge.simulator.text_firmware import PRINTERS
 
-every_format = pytest.mark.parametrize("name", FORMATS)
+LIBRARIES = {"nmea": "pynmea2", "mavlink": "pymavlink"}
 
 
-@every_format
+def needs(extra):
+    """Skip where the library of an optional format is not installed."""
+    is_missing = bool(extra) and importlib.util.find_spec(LIBRARIES[extra]) is None
+    return pytest.mark.skipif(is_missing, reason=f"edge-gru[{extra}] is not installed")
+
+
+every_format = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(row.extra)) for name, row in FORMATS.items()]
+)
+every_simulated = pytest.mark.parametrize("name", ["framed", *PRINTERS])
+
+
+@every_simulated
 def test_samples_follow_the_link_up_and_are_exact(make_bench, rows, name):
     bench = make_bench(name)
     bench.run(1.0)
@@ -26,7 +40,7 @@ def test_samples_follow_the_link_up_and_are_exact(make_bench, rows, name):
     assert bench.values().dtype == np.float32
 
 
-@every_format
+@every_simulated
 def test_blocks_are_whole_and_times_rise(make_bench, name):
     bench = make_bench(name)
     bench.run(1.0)
@@ -36,11 +50,20 @@ def test_blocks_are_whole_and_times_rise(make_bench, name):
     assert (np.diff(bench.times()) > 0).all()
 
 
-@every_format
+@every_simulated
 def test_expected_schema_is_the_schema_of_the_link(make_bench, schema, name):
     bench = make_bench(name, expected=schema)
     bench.run(0.5)
     assert bench.events(LinkUp)[0].schema == schema
+
+
+def held_by(thing, depth=3):
+    """Return the bytes and lists that an object and its parts hold."""
+    for value in vars(thing).values():
+        if isinstance(value, bytes | bytearray | list):
+            yield value
+        elif depth and hasattr(value, "__dict__") and not isinstance(value, type):
+            yield from held_by(value, depth - 1)
 
 
 @every_format
@@ -55,8 +78,7 @@ def test_garbage_never_raises_and_is_not_kept(name):
         session.tick(step * 0.01)
         session.take_outgoing()
     assert counts.bytes_read == 100 * (3 * 4095 + 3 + 9)
-    sizes = [len(v) for v in vars(session).values() if isinstance(v, (bytes, bytearray, list))]
-    assert sum(sizes) < 5000
+    assert sum(map(len, held_by(session))) < 5000
 
 
 @every_format
@@ -73,7 +95,7 @@ def test_silence_is_one_link_down_after_three_seconds(name):
     assert "alive" in item.reason
 
 
-@every_format
+@every_simulated
 def test_a_hang_up_in_mid_line_leaves_nothing_behind(make_bench, rows, name):
     bench = make_bench(name)
     bench.run(0.3)
@@ -98,5 +120,5 @@ def test_sessions_have_the_promised_methods(name):
 
 
 def test_an_unknown_format_is_refused_with_those_there_are():
-    with pytest.raises(FormatError, match="framed, csv, got 'nmea'"):
-        new_session("nmea", SessionSettings(), LinkStatistics(), DeviceClock())
+    with pytest.raises(FormatError, match=r"framed, csv, pairs, .* got 'morse'"):
+        new_session("morse", SessionSettings(), LinkStatistics(), DeviceClock())

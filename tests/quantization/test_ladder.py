@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from edge_gru.errors import ConfigError
 from quantization import ladder, quantize
+from quantization.checks import CONTROL_CHECK
+from quantization.judgement import Check
 from quantization.report import report_of
 
 
@@ -46,6 +49,25 @@ def test_float_is_taken_where_it_is_the_cheapest(gru_file, write, sequences, pri
     bundle = quantize(write(gru_file), sequences, recipe="auto", engine="onnxruntime")
     assert bundle.manifest.default_precision == "fp32"
     assert [row["verdict"] for row in report_of(bundle)["tried"][1:]] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("found", "is_passed"),
+    [
+        ({}, True),
+        ({CONTROL_CHECK: "warn"}, True),
+        ({CONTROL_CHECK: "fail"}, False),
+        ({"streamed SQNR": "warn"}, False),
+        ({CONTROL_CHECK: "warn", "largest deviation": "warn"}, False),
+        ({CONTROL_CHECK: "warn", "task metric esr": "fail"}, False),
+    ],
+)
+def test_what_is_said_of_float_itself_holds_no_recipe_up(found, is_passed):
+    verdicts = {"task metric esr": "pass", "streamed SQNR": "info", **found}
+    checks = [Check(name, verdict, "", "", "") for name, verdict in verdicts.items()]
+    failures = [check for check in checks if check.verdict == "fail"]
+    judgement = SimpleNamespace(checks=checks, failures=failures)
+    assert ladder._is_passed(judgement) is is_passed
 
 
 def test_steps_are_measured_on_the_engine_that_is_named(gru_file, write, sequences):

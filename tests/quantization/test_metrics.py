@@ -87,3 +87,9 @@ def test_worsening_has_a_direction(reference, found):
     assert (more.worsening(reference, found) > 0) == (found < reference)
     assert less.worsening(reference, found) == -more.worsening(reference, found)
     assert less.worsening(0.0, found) == found
+
+
+def test_an_error_that_is_a_ratio_already_worsens_by_its_difference():
+    esr = find_metric("esr", has_targets=True)
+    assert esr.worsening(1e-8, 0.004) == pytest.approx(0.004, rel=1e-4)
+    assert find_metric("rmse", has_targets=True).worsening(1e-8, 0.004) > 1000

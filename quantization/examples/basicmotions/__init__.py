@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from firmware_bridge.sample import Float32, Schema
 from quantization.examples.example import Architecture, Example, Targets, check_split, data_folder
 from quantization.examples.metrics import accuracy
+from quantization.examples.ts_file import read_clips
 
 RATE_HZ = 10.0
 
@@ -46,13 +46,6 @@ class BasicMotions(Example):
         return {"accuracy": accuracy(np.array([y[-1].argmax() for y in outputs]), truth)}
 
 
-def _clips(split: str) -> list[tuple[npt.NDArray[np.float32], str]]:
+def _clips(split: str) -> list[tuple[Float32, str]]:
     check_split(split, ("train", "test"))
-    path = data_folder("basicmotions") / f"BasicMotions_{split.upper()}.ts"
-    rows = path.read_text(encoding="utf-8").split("@data\n")[1].splitlines()
-    clips = []
-    for row in filter(str.strip, rows):
-        *channels, label = row.strip().split(":")
-        values = [np.array(channel.split(","), np.float32) for channel in channels]
-        clips.append((np.stack(values, axis=1), label))
-    return clips
+    return read_clips(data_folder("basicmotions") / f"BasicMotions_{split.upper()}.ts")

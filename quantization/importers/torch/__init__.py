@@ -132,6 +132,7 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
             self._states = candidate_states(module, self._n_states(module))
             self._frozen, self._n_channels = [None, None], None
         self._zeros = self._states[0]
+        self._step = module
 
     @property
     def window_steps(self) -> int | None:
@@ -155,20 +156,20 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one time step, and return the ends of every cell beside the output."""
         with Recorder() as recorder:
-            y = self._output(x)
+            y = self._output(x, self._step)
         ends = [t for call in recorder.calls for t in (call.x, *call.starts, *call.new)]
         return (y, *ends)
 
     def record(self, x: Float32) -> list[Call]:
         """Run one time step, and return every cell in order."""
         with torch.no_grad(), Recorder() as recorder, self._explained("one step"):
-            self._output(torch.from_numpy(x))
+            self._output(torch.from_numpy(x), self._step)
         return recorder.calls
 
-    def _output(self, x: torch.Tensor) -> torch.Tensor:
+    def _output(self, x: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="LSTM with projections")  # a slower kernel
-            result = self.module(x, *self._zeros(x.shape[self.batch_axis]))
+            result = (module or self.module)(x, *self._zeros(x.shape[self.batch_axis]))
         y = result[0] if isinstance(result, (tuple, list)) else result
         if not isinstance(y, torch.Tensor):
             raise ModelError(f"expected forward to return y or (y, h), got {type(result).__name__}")
@@ -185,6 +186,7 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
             self._zeros, self.batch_axis = zeros, axis
             if self._settle_axis(n_channels):
                 self._thaw(n_channels)
+                self._find_turns()
                 return
         self.batch_axis, self._zeros = 0, self._states[0]
         self._explain(n_channels)
@@ -210,8 +212,15 @@ class TorchOriginal(nn.Module):  # type: ignore[misc]  # torch is not followed b
         if n_steps is not None and n_rows != n_steps:
             sizes = [n_rows or 3, n_rows or 3]
             sizes[1 - self.batch_axis] = n_steps + 1
-            if self._reached((*sizes, n_channels)):
+            reached = self._reached((*sizes, n_channels))
+            if any(axis is not None and shape[axis] == n_steps + 1 for shape, axis in reached):
                 self._frozen[1 - self.batch_axis] = None
+
+    def _find_turns(self) -> None:
+        """See whether the program is a loop over time that was unrolled."""
+        n_steps = self.window_steps
+        if isinstance(self.module, Program) and n_steps is not None and n_steps > 1:
+            self._step = self.module.unrolled(n_steps) or self.module
 
     def _reached(self, size: tuple[int, ...]) -> list[tuple[torch.Size, int | None]]:
         """Run on zeros, and return the shapes at every recurrent function; none if it fails."""

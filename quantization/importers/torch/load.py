@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from edge_gru.errors import ModelError
+from quantization.importers.torch.unrolled import last_turn
 from quantization.importers.trace import first_line
 
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
@@ -43,6 +44,10 @@ class Program(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     def forward(self, x: torch.Tensor, *states: Any) -> Any:
         """Run the program."""
         return self._graph(x, *states)
+
+    def unrolled(self, n_steps: int) -> nn.Module | None:
+        """Return one turn of a loop over ``n_steps`` that the exporter unrolled; None: no loop."""
+        return last_turn(self._graph, n_steps)
 
     def zeros(self, n_rows: int) -> tuple[Any, ...]:
         """States for so many rows: (rows, n) or (layers, rows, n)."""

@@ -115,6 +115,11 @@ def time_of(func: Callable[..., Any], args: Arguments) -> tuple[torch.Size, int 
     return (args[0].shape, None) if name.removesuffix("_cell") in _KINDS else None
 
 
+def is_recurrent(func: Callable[..., Any]) -> bool:
+    """Whether a function is a recurrent one of torch: of whole layers, or a cell."""
+    return _name(func).removesuffix("_cell") in _KINDS
+
+
 def arrays_of(call: Call) -> dict[str, Any]:
     """Tensors of a cell as numpy arrays; a bias that it does not have is zero."""
     arrays = {name: t.detach().float().numpy() for name, t in call.tensors.items()}

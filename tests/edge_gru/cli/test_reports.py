@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edge_gru.bundle import Bundle
-from edge_gru.manifest import GateResult, PrecisionInfo, Program, StepNode
+from edge_gru.manifest import GateResult, PrecisionInfo, ProductForm, Program, StepNode
 from firmware_bridge.port import PortInfo
 
 
@@ -95,12 +95,18 @@ def test_verify_fails_when_an_engine_answers_otherwise(call, dishonest_path):
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert not report["passed"]
-    assert [row["verdict"] for row in report["results"]] == ["fail", "not here"]
+    verdicts = {row["engine"]: row["verdict"] for row in report["results"]}
+    assert verdicts.pop("native") in ("fail", "not here")  # without a compiler there is none
+    assert verdicts == {"reference": "fail", "onnxruntime": "not here"}
     assert report["results"][0]["golden"]["step_error"] > 0.01
 
 
 def test_verify_fails_when_one_precision_of_two_does(call, pack, schema, tmp_path):
-    precisions = {name: PrecisionInfo({}, 1e-6, 100.0) for name in ("fp16", "fp32")}
+    narrowed = {"gru.w_hh": ProductForm("fp16", "fp16")}
+    precisions = {
+        "fp16": PrecisionInfo({}, 1e-6, 100.0, narrowed),
+        "fp32": PrecisionInfo({}, 1e-6, 100.0),
+    }
     path = pack(schema, precisions=precisions).save(tmp_path / "half.egb")
     result = call("verify", path, "--engine", "reference", "--json")
     assert result.exit_code == 1
@@ -116,7 +122,7 @@ def test_verify_one_engine(call, bundle_path):
 def test_verify_engine_that_is_not_there_is_an_error(call, bundle_path):
     result = call("verify", bundle_path, "--engine", "abacus")
     assert result.exit_code == 2
-    assert "expected an engine of auto, reference, onnxruntime, got 'abacus'" in result.stderr
+    assert "expected an engine of auto, reference, native, onnxruntime, got 'abacus'" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["inspect", "verify"])

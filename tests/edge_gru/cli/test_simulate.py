@@ -89,3 +89,24 @@ def test_file_that_is_no_recording(call, tmp_path):
     result = call("simulate", file)
     assert result.exit_code == 2
     assert "line 3" in result.stderr
+
+
+def test_faults_are_listed_and_strike(live, call, tmp_path):
+    listed = call("simulate", "--faults")
+    assert listed.exit_code == 0
+    assert "unplug" in listed.stdout
+    file = tmp_path / "recording.csv"
+    file.write_text("".join(f"{k}\n" for k in range(400)))
+    simulated = live("simulate", file, "--rate", "400", "--fault", "lost=50@0.1")
+    port = simulated.process.stdout.readline().strip()
+    with Link(port) as link:
+        rows = receive_samples(link, 300)
+        assert link.statistics.lost_samples == 50
+    assert [row[0] for row in rows[:2]] == [0, 1]
+    assert rows[299][0] == 349
+
+
+def test_a_fault_there_is_not(call):
+    result = call("simulate", "--pump", "--fault", "gremlins")
+    assert result.exit_code == 2
+    assert "expected one of the faults" in result.stderr

@@ -54,6 +54,8 @@ CASES: dict[str, list[tuple[list[np.ndarray | None], dict[str, Any]]]] = {
     "LeakyRelu": [([A], {}), ([A], {"alpha": 0.2})],
     "Elu": [([A], {}), ([A], {"alpha": 0.7})],
     "Softplus": [([A], {}), ([A * 30], {})],
+    "Softsign": [([A], {})],
+    "ThresholdedRelu": [([A], {}), ([A], {"alpha": 0.2})],
     "Erf": [([A], {})],
     "Exp": [([A], {})],
     "Log": [([POSITIVE], {}), ([np.array([[0.0, 1.0]], np.float32)], {})],

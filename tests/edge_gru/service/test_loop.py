@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_gru.errors import BundleError, EngineUnavailableError, GoldenMismatchError
+from edge_gru.errors import (
+    BundleError,
+    ConfigError,
+    EngineUnavailableError,
+    GoldenMismatchError,
+)
 from edge_gru.service.config import make_config
 from edge_gru.service.events import HealthEvent, ModelEvent, PredictionEvent
 from edge_gru.service.loop import Service
@@ -102,6 +107,13 @@ def test_stop_before_the_run_ends_it_at_once(bundle_path, sink):
     service = make_service(bundle_path, [sink], ScriptedLink([STOP]))
     service.stop()
     assert service.run().n_samples == 0
+
+
+def test_the_output_board_needs_a_link_with_a_way_back(bundle_path, sink):
+    service = make_service(bundle_path, [sink], ScriptedLink([]), outputs=["board"])
+    with pytest.raises(ConfigError, match="one that only reads"):
+        service.run()
+    assert sink.is_closed
 
 
 def test_reader_that_left_ends_the_run(bundle_path, sink, block):

@@ -12,7 +12,7 @@ import pytest
 from edge_gru.bundle import Bundle
 from edge_gru.engines.select import open_proven
 from edge_gru.errors import ConfigError
-from edge_gru.manifest import Alert, GateResult
+from edge_gru.manifest import Alert, GateResult, InputRange
 from edge_gru.service.config import make_config
 from edge_gru.service.events import (
     AlertEvent,
@@ -251,6 +251,22 @@ def test_keys_of_every_kind_are_those_that_readers_rely_on(bundle, sink, block):
     assert found == {kind: f"{common} {keys}" for kind, keys in own.items()}
 
 
+def test_bad_values_are_held_where_that_is_the_policy_and_the_state_never_sees_them(
+    bundle, sink, block
+):
+    pipeline = make_pipeline(bundle, sink, bad_values="hold")
+    samples = block(0, 4)
+    samples.values[1, 0] = np.nan
+    samples.values[2, 1] = np.inf
+    meant = samples.values.copy()
+    meant[1, 0] = meant[0, 0]
+    meant[2, 1] = meant[1, 1]
+    pipeline.process(samples)
+    np.testing.assert_array_equal(predicted(sink), expected(bundle, meant))
+    summary = pipeline.summary(LinkStatistics())
+    assert (summary.repaired_samples, summary.rejected_samples) == (2, 0)
+
+
 def test_output_that_is_not_finite_becomes_null(bundle, sink, block):
     make_pipeline(bundle, sink).process(block(0, 1))
     (event,) = sink.events
@@ -283,3 +299,24 @@ def test_a_model_that_failed_its_gate_is_warned_of(bundle, sink, caplog, verdict
     warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert bool(warned) == (verdict == "fail")
     assert all("stuck units: 80 %" in text for text in warned)
+
+
+def test_channel_beyond_the_grid_is_warned_of_once_and_counted(pack, schema, sink, block, caplog):
+    bundle = pack(schema)
+    manifest = bundle.manifest
+    n = schema.n_channels
+    limit = InputRange((-1e9,) * n, (-1e8, *(1e9,) * (n - 1)))
+    precisions = {
+        name: msgspec.structs.replace(info, input_limit=limit)
+        for name, info in manifest.precisions.items()
+    }
+    bundle = Bundle(msgspec.structs.replace(manifest, precisions=precisions), bundle.parts)
+    pipeline = make_pipeline(bundle, sink)
+    pipeline.process(block(0, 50, n_in=n))
+    for _ in range(2):
+        summary = pipeline.summary(LinkStatistics())
+        pipeline.report(summary)
+    assert summary.saturated == {schema.names[0]: 50}
+    warnings = [r.message for r in caplog.records if "beyond the grid" in r.message]
+    assert len(warnings) == 1
+    assert "50 of 50 samples" in warnings[0]

@@ -149,7 +149,6 @@ def test_full_disk_is_warned_of_once_and_all_lines_follow_when_there_is_space(
         for seq in range(100):
             sink.write(event(seq))
             assert sink.flush()
-    assert sink.n_write_errors > 1
     assert caplog.text.count("cannot write to") == 1
     sink.write(event(100))
     sink.flush()
@@ -260,7 +259,7 @@ def test_dev_full_counts_and_goes_on():
     sink.write(event(0))
     assert sink.flush()
     sink.close()
-    assert (sink.n_write_errors, sink.n_dropped) == (2, 1)
+    assert sink.n_dropped == 1
 
 
 _KILLED_WRITER = """

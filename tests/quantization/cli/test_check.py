@@ -123,6 +123,57 @@ def test_gates_and_reset_convention_together_are_named(check):
     assert "reset convention" in found["cause"]["detail"]
 
 
+def test_biases_in_each_others_place_are_named(check):
+    """Where the reset gate acts on one of them, as with weights in the layout of cuDNN."""
+    proto = zoo.build(zoo.Spec("gru"))
+    for tensor in proto.graph.initializer:
+        if tensor.name == "b":
+            halves = np.split(numpy_helper.to_array(tensor), 2, axis=1)[::-1]
+            tensor.CopyFrom(numpy_helper.from_array(np.concatenate(halves, axis=1), "b"))
+    is_equal, found = check(proto, zoo.build(zoo.Spec("gru")))
+    assert not is_equal
+    assert found["cause"]["detail"] == (
+        "biases: those of x and of h are stored in each other's place"
+    )
+
+
+def test_state_frozen_to_one_row_is_no_fault(check):
+    """Exported with a free batch, but a state of one row."""
+    proto = zoo.build(zoo.Spec("gru", start="input"))
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.name.startswith("start"):
+            value.type.tensor_type.shape.dim[1].dim_value = 1
+    is_equal, found = check(proto, zoo.build(zoo.Spec("gru")))
+    assert is_equal, found
+    assert found["state"]["detail"] == "what it returns continues the sequence"
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("gru", {"activations": ["HardSigmoid", "Tanh"]}),
+        ("lstm", {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [0.2]}),
+        ("lstm", {"clip": 0.4}),
+    ],
+)
+def test_other_activations_are_no_known_cause_but_no_equal_either(check, kind, attributes):
+    is_equal, found = check(zoo.with_attribute(kind, **attributes), zoo.build(zoo.Spec(kind)))
+    assert not is_equal
+    assert found["cause"]["detail"] == "none of the known ones"
+
+
+KERAS = Path(__file__).parents[1] / "importers" / "keras_files"
+
+
+@pytest.mark.parametrize("name", ["gru", "gru_reset_before", "gru_hard_sigmoid", "lstm_stacked"])
+def test_an_export_by_tf2onnx_is_itself_and_not_another(check, name):
+    proto = onnx.load(KERAS / f"{name}.onnx")
+    is_equal, found = check(proto, proto)
+    assert is_equal, found
+    is_equal, _ = check(proto, onnx.load(KERAS / "rnn.onnx"))
+    assert not is_equal
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_that_is_not_returned_is_lost(check, kind):
     is_equal, found = check(

@@ -32,6 +32,7 @@ def good() -> DemoResult:
         n_alerts=1,
         latency=Latency(1.0, 1.0, 1.0, 1.0),
         link={},
+        saturated={},
         **counts,
     )
     return DemoResult(

@@ -8,6 +8,7 @@ import pytest
 
 from edge_gru.engines.base import EngineSource, HostStateEngine
 from edge_gru.errors import GateError
+from edge_gru.manifest import InputRange
 from quantization import checks, quantize
 from quantization.calibrate import Calibration, check_sequences
 from quantization.comparison import Comparison, Deviation, Samples
@@ -118,7 +119,7 @@ def test_the_control_moves_every_bias_and_little(twins):
 
 
 def test_saturated_inputs_warn(twins, data):
-    limit = np.array([100, 100, 1.0], np.float32)
+    limit = InputRange((-100.0, -100.0, -1.0), (100.0, 100.0, 1.0))
     found = judge(replace(twins, input_limit=limit), data, SHORT).judgement
     assert by_name(found)["saturated x"].verdict == "warn"
     assert "of ch2" in by_name(found)["saturated x"].found
@@ -130,7 +131,7 @@ def test_a_model_that_fails_is_refused_with_reasons_and_what_to_do(gru_file, wri
     calls = iter([1.0, 2.0])
     with pytest.raises(GateError, match="recipe rec does not pass the gate: task metric") as caught:
         quantize(write(gru_file), sequences, targets=targets, metric=lambda *_: next(calls))
-    assert "rec-nearest, fp32" in str(caught.value)
+    assert "another recipe (rec-hilo, fp16, fp32, auto)" in str(caught.value)
     assert "--accept-failure" in str(caught.value)
     assert caught.value.report["gate"]["verdict"] == "fail"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_gru.engines.cells import H_SCALE
+from edge_gru.engines.products import UNIT_SCALE
 from quantization.gate import GateSettings, judge
 from quantization.metrics import METRICS
 
@@ -30,7 +30,7 @@ def test_rec_passes_on_a_long_memory_with_60_db(long_memory_task):
 
 
 def test_an_int8_state_fails(long_memory_task, defect):
-    planted = defect(long_memory_task).narrow("state_00_h_out", float(H_SCALE))
+    planted = defect(long_memory_task).narrow("state_00_h_out", float(UNIT_SCALE))
     found = judge(planted.twins(), long_memory_task.judged, SHORTER).judgement
     assert found.verdict == "fail"
     assert verdicts(found)["stuck units"] == "fail"
@@ -40,7 +40,7 @@ def test_an_int8_state_fails(long_memory_task, defect):
 
 
 def test_an_int8_state_fails_without_targets_too(long_memory_task, defect):
-    planted = defect(long_memory_task).narrow("state_00_h_out", float(H_SCALE))
+    planted = defect(long_memory_task).narrow("state_00_h_out", float(UNIT_SCALE))
     found = judge(planted.twins(), long_memory_task.judged, GateSettings(n_steps=30_000)).judgement
     assert {c.name for c in found.failures} >= {"stuck units", "rest on the median input"}
 

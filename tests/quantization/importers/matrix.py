@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 import sys
 import tempfile
 import warnings
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
+from edge_gru.errors import ModelError
 from edge_gru.manifest import StateInfo
 from edge_gru.state import State
 from firmware_bridge.sample import Schema
-from quantization import pack
+from quantization import pack, quantize
 from quantization.calibrate import Calibration
 from quantization.evaluate import run_stream
 from quantization.importers.onnx import import_onnx
@@ -34,6 +37,19 @@ from quantization.quantized import Quantized
 from quantization.recipe import RECIPES
 
 N_STEPS = 1000
+N_RANDOM = 24
+KERAS_SEQUENCES = (
+    "gru",
+    "gru_reset_before",
+    "gru_hard_sigmoid",
+    "gru_hard_sigmoid_reset_before",
+    "gru_relu",
+    "lstm_batch_norm",
+    "lstm_hard_sigmoid",
+    "lstm_stacked",
+    "rnn",
+    "rnn_stacked",
+)
 ENGINES = ("onnxruntime", "reference")
 HERE = Path(__file__).parent
 
@@ -48,10 +64,16 @@ def load(name: str) -> Any:
 
 
 zoo = load("onnx_zoo")
+unusual_zoo = load("unusual_zoo")
+walk_zoo = load("walk_zoo")
+refused_zoo = load("refused_zoo")
 try:
     torch_zoo = load("torch_zoo")
+    random_zoo = load("random_zoo")
+    torch_refused = load("zoo").NO_STREAMS
 except ModuleNotFoundError:  # no torch here: the ONNX half
-    torch_zoo = None
+    torch_zoo = random_zoo = None
+    torch_refused = {}
 
 
 @dataclass(frozen=True)
@@ -79,14 +101,19 @@ class Parity:
         return self.difference <= TOLERANCE * max(1.0, self.largest)
 
 
-def measure(case: Case, folder: Path) -> dict[str, Parity]:
+def draft(model: Any, x: np.ndarray) -> pack.Draft:
+    """What engines open, without a gate."""
+    outputs = tuple(f"y{k}" for k in range(model.n_out))
+    description = pack.Description("matrix", Schema.unnamed(model.n_in), RECIPES["fp32"], outputs)
+    return pack.draft(model, description, Calibration((x,)), Quantized())
+
+
+def measure(case: Case, folder: Path, n_steps: int = N_STEPS) -> dict[str, Parity]:
     """Run the step on every engine and the model on the whole sequence, from a random state."""
     imported = import_model(case.make(folder), case.n_in)
     model, rng = imported.model, np.random.default_rng(7)
-    x = rng.normal(size=(N_STEPS, case.n_in)).astype(np.float32)
-    outputs = tuple(f"y{k}" for k in range(model.n_out))
-    description = pack.Description("matrix", Schema.unnamed(case.n_in), RECIPES["fp32"], outputs)
-    made = pack.draft(model, description, Calibration((x,)), Quantized())
+    x = rng.normal(size=(n_steps, case.n_in)).astype(np.float32)
+    made = draft(model, x)
     states = [_random_state(info, rng) for info in model.states]
     expected = case.run(x, states)
     found = {}
@@ -106,15 +133,13 @@ def prove_file(path: Path) -> None:
     """Import a file and prove it on a sequence, as ``quantize`` does."""
     imported = import_onnx(path, zoo.N_IN)
     model, x = imported.model, np.random.default_rng(3).normal(size=(60, zoo.N_IN)).astype("f4")
-    outputs = tuple(f"y{k}" for k in range(model.n_out))
-    description = pack.Description("file", Schema.unnamed(zoo.N_IN), RECIPES["fp32"], outputs)
-    made = pack.draft(model, description, Calibration((x,)), Quantized())
-    with made.open("onnxruntime", "fp32") as engine:
+    with draft(model, x).open("onnxruntime", "fp32") as engine:
         prove(imported.original, partial(run_stream, engine), [x], imported.suspects)
 
 
 def _random_state(info: StateInfo, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(-1, 1, info.size).astype(np.float32)
+    reach = min(1.0, info.bound or 1.0)
+    return rng.uniform(-reach, reach, info.size).astype(np.float32)
 
 
 def onnx_case(spec: Any) -> Case:
@@ -159,8 +184,80 @@ def onnx_cases() -> dict[str, Case]:
     return cases
 
 
+def file_case(model: onnx.ModelProto, run: Callable[..., np.ndarray], **more: Any) -> Case:
+    def make(folder: Path) -> Path:
+        onnx.save(model, folder / "model.onnx")
+        return folder / "model.onnx"
+
+    return Case(make, run, zoo.N_IN, **more)
+
+
+def unusual_cases() -> dict[str, Case]:
+    """Cells that no engine has as one, written out in the step."""
+    return {
+        f"onnx {name}": file_case(
+            unusual_zoo.build(case, zoo.Spec(case.kind)), partial(unusual_zoo.run, case)
+        )
+        for name, case in unusual_zoo.CASES.items()
+    }
+
+
+def walk_cases() -> dict[str, Case]:
+    """Recurrences over the channels of each sample."""
+    return {
+        f"onnx {name}": file_case(model, partial(walk_zoo.run, twin))
+        for name, (model, twin) in walk_zoo.all_models().items()
+    }
+
+
+def keras_cases() -> dict[str, Case]:
+    """Files of Keras networks by tf2onnx, against themselves as onnxruntime runs them."""
+    cases = {}
+    for name in KERAS_SEQUENCES:
+        model = onnx.load(refused_zoo.KERAS / f"{name}.onnx")
+        cases[f"keras by tf2onnx, {name}"] = file_case(
+            model, partial(_whole, model), has_own_start=True
+        )
+    return cases
+
+
+def _whole(model: onnx.ModelProto, x: np.ndarray, _: Any) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {model.graph.input[0].name: x[None]})[0][0]
+
+
+def more_cases() -> dict[str, Case]:
+    return {**unusual_cases(), **walk_cases(), **keras_cases()}
+
+
+def random_cases() -> dict[str, Case]:
+    """Random stacks in torch."""
+    seeds = range(N_RANDOM if random_zoo else 0)
+    return {
+        f"torch, random network {seed}": random_zoo.case_of(Case, random_zoo.by_seed(seed))
+        for seed in seeds
+    }
+
+
 def all_cases() -> dict[str, Case]:
-    return {**onnx_cases(), **(torch_zoo.cases(Case) if torch_zoo else {})}
+    torch_cases = {**torch_zoo.cases(Case), **random_cases()} if torch_zoo else {}
+    return {**onnx_cases(), **more_cases(), **torch_cases}
+
+
+def refusal(make: Callable[[], Any], folder: Path) -> str:
+    """Import and prove what must be refused; returns the reason, "" if there was none."""
+    model = make()
+    try:
+        if isinstance(model, onnx.ModelProto):
+            onnx.save(model, folder / "model.onnx")
+            prove_file(folder / "model.onnx")
+        else:
+            quantize(model, [np.random.default_rng(3).normal(size=(30, 6)).astype("f4")])
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:
@@ -175,8 +272,19 @@ def main() -> None:
         n_equal += is_equal
         figures = (f"{parity.difference:.1e}" for parity in found.values())
         table.add_row(name, *figures, "yes" if is_equal else "NO")
-    Console(width=120).print(table, f"{n_equal} of {len(cases)} equal")
-    sys.exit(n_equal != len(cases))
+    refused = Table("no step model", "reason", title="Refused", show_lines=True)
+    wanted = {**refused_zoo.REFUSED, **{f"torch, {k}": v for k, v in torch_refused.items()}}
+    n_refused = 0
+    for name, (make, reason) in wanted.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found_reason = refusal(make, Path(folder))
+        is_right = bool(found_reason) and re.search(reason, found_reason) is not None
+        n_refused += is_right
+        refused.add_row(name, found_reason.replace(f"{folder}/", "") if is_right else "NOT SO")
+    console = Console(width=120)
+    console.print(table, f"{n_equal} of {len(cases)} equal")
+    console.print(refused, f"{n_refused} of {len(wanted)} refused for the reason that they must be")
+    sys.exit(n_equal != len(cases) or n_refused != len(wanted))
 
 
 if __name__ == "__main__":

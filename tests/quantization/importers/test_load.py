@@ -85,24 +85,6 @@ def test_program_of_torch_export_is_a_model(net):
         quantize(str(folder / "net.pt2"), [np.zeros((30, 4))])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_program_with_an_unrolled_loop_says_what_to_give_instead(tmp_path):
-    class Loop(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell = torch.nn.GRUCell(3, 4)
-
-        def forward(self, x):
-            h = torch.zeros(x.shape[0], 4)
-            for t in range(x.shape[1]):
-                h = self.cell(x[:, t], h)
-            return h
-
-    torch.export.save(torch.export.export(Loop(), (torch.zeros(2, 5, 3),)), tmp_path / "n.pt2")
-    with pytest.raises(ModelError, match=r"unrolled: give file\.py:factory instead"):
-        quantize(str(tmp_path / "n.pt2"), [np.zeros((30, 3))])
-
-
 class Evil:
     def __reduce__(self):
         return (print, ("this must never be printed",))

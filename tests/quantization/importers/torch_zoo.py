@@ -57,6 +57,21 @@ class Loop(nn.Module):
         return torch.stack(rows, 1)
 
 
+class LoopOfLayers(nn.Module):
+    """Layers called for one step at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.head = nn.GRU(N_IN, N_HIDDEN, 2, batch_first=True), nn.Linear(N_HIDDEN, 2)
+
+    def forward(self, x, state=None):
+        rows = []
+        for t in range(x.shape[1]):
+            y, state = self.gru(x[:, t : t + 1], state)
+            rows.append(y)
+        return self.head(torch.cat(rows, 1))
+
+
 class Mixed(nn.Module):
     """Recurrent modules of several kinds, layers between them, and a skip over one."""
 
@@ -235,6 +250,11 @@ def cases(case: type) -> dict[str, Any]:
     for (name, cell), bias in itertools.product(CELLS.items(), (True, False)):
         text = f"torch nn.{name} in a loop{'' if bias else ', no bias'}"
         found[text] = _module_case(case, Loop(cell, bias))
+    for name, cell in CELLS.items():
+        found[f"torch .pt2 of an unrolled loop, nn.{name}"] = _program_case(case, Loop(cell, True))
+    found["torch .pt2 of an unrolled loop, 2 x nn.GRU and a head after it"] = _program_case(
+        case, LoopOfLayers()
+    )
     found["torch LSTM, Linear, 2 x GRU with a skip, RNN"] = _module_case(case, Mixed())
     for name, layer in LAYERS.items():
         built = Learned(layer(N_IN, N_HIDDEN, 2, batch_first=True))

@@ -9,53 +9,20 @@ import logging
 import os
 import stat
 import termios
-from dataclasses import dataclass
 from pathlib import Path
 
 import serial
-from serial.tools import list_ports as serial_list_ports
 
-from firmware_bridge.errors import PortError, PortNotFoundError
+from firmware_bridge.errors import FormatError, PortError, PortNotFoundError
+from firmware_bridge.port.listing import PortInfo, list_ports
 
 _log = logging.getLogger(__name__)
 
 _PSEUDO_TERMINALS = "/dev/pts/"
+_MODEM_MANAGER = "ModemManager"
+_IGNORE_HINT = 'let it ignore the device by a udev rule with ENV{ID_MM_DEVICE_IGNORE}="1"'
+_STOP_BITS = (serial.STOPBITS_ONE, serial.STOPBITS_ONE_POINT_FIVE, serial.STOPBITS_TWO)
 _UART_PREFIXES = ("ttyS", "ttyUSB", "ttyTHS", "ttyAMA", "ttymxc", "ttyO")
-
-
-@dataclass(frozen=True)
-class PortInfo:
-    """A serial port of this machine; the links are the names that survive a replug."""
-
-    device: str
-    description: str = ""
-    by_id: str | None = None
-    by_path: str | None = None
-    serial_number: str | None = None
-
-
-def list_ports() -> list[PortInfo]:
-    """Return the serial ports there are, by device name."""
-    by_id = _links("/dev/serial/by-id")
-    by_path = _links("/dev/serial/by-path")
-    return [
-        PortInfo(
-            device=port.device,
-            description="" if port.description == "n/a" else port.description,
-            by_id=by_id.get(port.device),
-            by_path=by_path.get(port.device),
-            serial_number=port.serial_number,
-        )
-        for port in sorted(serial_list_ports.comports(), key=lambda port: port.device)
-    ]
-
-
-def _links(folder: str) -> dict[str, str]:
-    """Return device -> link for the links in ``folder``."""
-    path = Path(folder)
-    if not path.is_dir():
-        return {}
-    return {str(link.resolve()): str(link) for link in sorted(path.iterdir())}
 
 
 class _Serial(serial.Serial):  # type: ignore[misc]  # pyserial ships no types
@@ -65,19 +32,31 @@ class _Serial(serial.Serial):  # type: ignore[misc]  # pyserial ships no types
         pass
 
 
-class Port:
-    """One serial port, given as device, by-id link or pty. Nothing is open before ``open``."""
+class SerialPort:
+    """One serial port: a device, a by-id or by-path link, a pty, or a USB serial number.
 
-    def __init__(self, path: str, baud: int = 115200) -> None:
+    A name such as ttyUSB0 belongs to whoever comes first, so after the first opening the port is
+    known by its by-id link, or else its by-path link, where there is one. Nothing is open before
+    ``open``.
+
+    Raises:
+        FormatError: stop bits other than 1, 1.5 and 2.
+    """
+
+    def __init__(self, path: str, baud: int = 115200, stop_bits: float = 1) -> None:
+        if stop_bits not in _STOP_BITS:
+            raise FormatError(f"expected 1, 1.5 or 2 stop bits, got {stop_bits}")
         self.path = path
         self.baud = baud
+        self._stop_bits = stop_bits
         self._serial: _Serial | None = None
         self._device = path
+        self._lasting_name: str | None = None
 
     @property
     def is_present(self) -> bool:
         """Whether something has this name now."""
-        return Path(self.path).exists()
+        return Path(self._name()).exists()
 
     @property
     def paced_baud(self) -> int | None:
@@ -91,10 +70,13 @@ class Port:
             PortNotFoundError: nothing has this name; the message lists the ports there are.
             PortError: held by another process, not permitted, no serial port, or an odd baud rate.
         """
-        self._device = os.path.realpath(self.path)
+        name = self._name()
+        self._device = os.path.realpath(name)
         self._refuse_other_files()
         try:
-            self._serial = _Serial(self.path, self.baud, timeout=0, exclusive=True)
+            self._serial = _Serial(
+                name, self.baud, timeout=0, exclusive=True, stopbits=self._stop_bits
+            )
         except (OSError, termios.error, ValueError) as error:
             raise self._explain(error) from error
         self._claim()
@@ -102,6 +84,27 @@ class Port:
             self._serial.set_low_latency_mode(True)
         except (OSError, termios.error, ValueError, NotImplementedError):
             _log.debug("%s has no low latency mode", self.path)
+        self._remember()
+
+    def _name(self) -> str:
+        """Return what to open now; a serial number leads to the device that has it."""
+        if self._lasting_name is not None:
+            return self._lasting_name
+        if "/" in self.path:
+            return self.path
+        found = [port for port in list_ports() if port.serial_number == self.path]
+        if len(found) > 1:
+            devices = " and ".join(port.device for port in found)
+            raise PortError(f"{devices} have the serial number {self.path}; give a by-path link")
+        return _lasting(found[0]) or found[0].device if found else self.path
+
+    def _remember(self) -> None:
+        """Keep the name that survives a replug, if this one does not."""
+        if self._lasting_name is None and self.path == self._device:
+            info = next((port for port in list_ports() if port.device == self._device), None)
+            self._lasting_name = _lasting(info) if info else None
+            if self._lasting_name is not None:
+                _log.info("%s is known as %s from here on", self.path, self._lasting_name)
 
     def _claim(self) -> None:
         """Keep out those who ignore the lock: the lock alone stops no plain open."""
@@ -150,7 +153,9 @@ class Port:
         if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
             return self._not_found()
         if code in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
-            return PortError(f"{self.path} is in use by {_holders(self._device)}; stop that first")
+            holders = _holders(self._device)
+            hint = _IGNORE_HINT if _MODEM_MANAGER in holders else "stop that first"
+            return PortError(f"{self.path} is in use by {holders}; {hint}")
         if code in (errno.EACCES, errno.EPERM):
             return PortError(
                 f"no permission to open {self.path}; add the user to the group dialout "
@@ -159,6 +164,11 @@ class Port:
         if isinstance(error, ValueError):
             return PortError(f"{self.path} cannot run at {self.baud} baud; choose a standard rate")
         return PortError(f"cannot open {self.path} as a serial port at {self.baud} baud: {error}")
+
+
+def _lasting(port: PortInfo) -> str | None:
+    """Return the name of a port that survives a replug."""
+    return port.by_id or port.by_path
 
 
 def _holders(device: str) -> str:

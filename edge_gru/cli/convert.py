@@ -1,0 +1,30 @@
+"""edge-gru convert: recordings to tables, and tables to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from firmware_bridge.recording import read_samples, write_samples
+
+_EXAMPLES = """\b
+Examples:
+  edge-gru convert pump.mcap pump.csv
+  edge-gru convert pump.mcap pump.npz
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def convert(source: Path, target: Path) -> None:
+    """Write the samples of SOURCE (.mcap, .csv, .npz) to TARGET (.csv, .npz).
+
+    The columns are the instant, the number, the stream (a restart begins another) and the channels.
+    """
+    table = read_samples(source)
+    write_samples(table, target)
+    click.echo(
+        f"{target}: {len(table.seq)} samples of {table.schema.n_channels} channels", err=True
+    )

@@ -1,0 +1,37 @@
+"""Finetuning of integer weights against the float model; all of torch is behind one door.
+
+It pays for weights of 4 bits alone. On three tasks (remaining life with spiky sensors, a memory of
+300 steps, speakers; GRU(64), two seeds each) 8-bit weights that GPTQ had rounded moved by FIGURES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from edge_gru.errors import ConfigError
+from edge_gru.manifest import Recipe
+from quantization.progress import Progress
+from quantization.qat.twin import TwinStream
+from quantization.quantized import Quantized
+from quantization.rounding import QuantizedRows
+from quantization.step_model import StepModel
+
+Finetune: TypeAlias = Callable[[Quantized, TwinStream, Progress], Mapping[str, QuantizedRows]]
+"""``finetune(quantized, twin, progress)`` -> the rows of every integer weight."""
+
+
+def finetuner_of(model: StepModel, recipe: Recipe) -> Finetune:
+    """Make ready to finetune what a recipe makes of a model.
+
+    Raises:
+        ConfigError: torch is not here, or the step has an operation that cannot be followed.
+    """
+    try:
+        from quantization.qat.distil import Distiller  # noqa: PLC0415 - torch is an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"recipe {recipe.name} finetunes, which takes torch ({error}): "
+            "pip install 'edge-gru[torch]', or take a recipe without n_finetune_steps"
+        ) from error
+    return Distiller(model, recipe.n_finetune_steps).finetune

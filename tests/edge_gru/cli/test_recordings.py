@@ -1,0 +1,122 @@
+"""Recordings by the command line: what was predicted live is predicted again, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edge_gru.cli import main
+from firmware_bridge.link import Link
+from firmware_bridge.recording import Recording, read_samples
+from firmware_bridge.sample import SampleBlock, Schema
+from firmware_bridge.simulator import Fault, ReplaySource, SimulatedBoard
+
+pytest.importorskip("mcap", reason="edge-gru[record] is not installed")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A recording of a second of a board, with a gap in it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    path = folder / "live.mcap"
+    rows = np.random.default_rng(1).normal(size=(400, 2)).astype(np.float32)
+    source = ReplaySource(rows, Schema.of([("vibration", "g"), ("current", "A")], 200.0), loop=True)
+    with SimulatedBoard(source, faults=[Fault.parse("lost=5@0.3")]) as board:
+        arguments = ["record", "--port", board.port, "-o", str(path), "--duration", "1.2", "--json"]
+        result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["dropped"] == 0
+    assert summary["lost_samples"] == 5
+    assert summary["samples"] > 100
+    return path
+
+
+def predictions(events):
+    return [(e["sample_seq"], e["y"], e["n_steps"]) for e in events if e["kind"] == "prediction"]
+
+
+def test_a_recording_is_predicted_from_as_its_samples_are(live, recorded, bundle_path):
+    runs = []
+    for _ in range(2):
+        running = live("run", bundle_path, "--port", recorded)
+        runs.append(predictions([json.loads(line) for line in running.process.stdout]))
+        running.process.wait(30)
+        assert running.process.returncode == 0
+    samples = read_samples(recorded)
+    assert runs[0] == runs[1]
+    assert [seq for seq, _, _ in runs[0]] == samples.seq.tolist()
+    assert len(runs[0]) == len(samples.seq)
+
+
+def test_a_recording_is_played_on_a_port(live, recorded, tmp_path):
+    playing = live("replay", recorded, "--speed", "3", "--link", tmp_path / "again")
+    assert playing.process.stdout.readline().strip() == str(tmp_path / "again")
+    table = read_samples(recorded)
+    rows = []
+    with Link(str(tmp_path / "again")) as link:
+        while len(rows) < len(table.seq):
+            item = link.receive(10.0)
+            assert item is not None
+            if isinstance(item, SampleBlock):
+                rows += item.values.tolist()
+    assert rows == table.values.tolist()
+    _, errors = playing.process.communicate(timeout=30)
+    assert f"sent {len(rows)} samples" in errors
+
+
+def test_a_recording_of_lines_is_played_by_the_byte(live, tmp_path, recording, schema):
+    path = tmp_path / "csv.mcap"
+    source = ReplaySource(recording[:200], schema)
+    with SimulatedBoard(source, format="csv", link_path=tmp_path / "printing") as printing:
+        recorder = live("record", "--port", printing.port, "--format", "csv", "-o", path)
+        assert printing.wait(30)
+        recorder.process.send_signal(signal.SIGINT)
+        _, errors = recorder.process.communicate(timeout=30)
+    table = read_samples(path)
+    assert f"{len(table.seq)} samples" in errors
+    assert 150 < len(table.seq) <= 200  # the signal may come before the last lines are read
+    playing = live("replay", path, "--speed", "5")
+    port = playing.process.stdout.readline().strip()
+    rows = []
+    with Link(port, format="csv") as link:
+        while len(rows) < len(table.seq):
+            item = link.receive(10.0)
+            assert item is not None
+            if isinstance(item, SampleBlock):
+                rows += item.values.tolist()
+    assert rows == table.values.tolist() == recording[: len(rows)].tolist()
+    sent = sum(len(chunk.wire) for chunk in Recording(path).chunks())
+    assert f"sent {sent} bytes" in playing.process.communicate(timeout=30)[1]
+
+
+def test_a_recording_becomes_a_table(call, recorded, tmp_path):
+    for ending in ("csv", "npz"):
+        target = tmp_path / f"table.{ending}"
+        result = call("convert", recorded, target)
+        assert result.exit_code == 0
+        assert read_samples(target).values.tobytes() == read_samples(recorded).values.tobytes()
+    result = call("convert", recorded, tmp_path / "table.xls")
+    assert result.exit_code == 2
+    assert ".csv or .npz" in result.stderr
+
+
+def test_a_recording_is_never_written_over(call, recorded):
+    result = call("record", "--port", "/dev/ttyNONE", "-o", recorded)
+    assert result.exit_code == 2
+    assert "File exists" in result.stderr
+
+
+def test_wrong_arguments(call, tmp_path):
+    for arguments, sentence in (
+        (["replay", tmp_path / "none.mcap"], "cannot read"),
+        (["record", "--port", "x", "-o", tmp_path / "y", "--duration", "0"], "positive duration"),
+        (["record", "--port", "x", "-o", tmp_path / "y", "--format", "morse"], "morse"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert sentence in result.stderr
