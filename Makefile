@@ -5,6 +5,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
   link-soak test-pythons clean
+.PHONY: native native-vectors native-aarch64 native-sanitize bench-native
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -58,6 +59,58 @@ test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 
 test-python-%: .venv-%/ready
 	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
+
+# The C part of the native engine: build it in place, for the environment of the tests.
+native: .venv/ready
+	.venv/bin/python setup.py --quiet build_ext --inplace
+
+NATIVE := edge_gru/native/src
+NATIVE_C := $(filter-out %/module.c %/build.c %/arrays.c,$(wildcard $(NATIVE)/*.c))
+NATIVE_FLAGS := -std=c99 -O3 -ffp-contract=off -Wall -Wextra -Wpedantic -Werror -I$(NATIVE)
+VECTORS_C := tests/edge_gru/native/vectors.c $(NATIVE_C)
+VECTORS_FLAGS := $(NATIVE_FLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+N_VECTOR_STEPS ?= 10000
+
+build/vectors-%: $(VECTORS_C) $(wildcard $(NATIVE)/*.h)
+	mkdir -p build
+	$* $(VECTORS_FLAGS) $(if $(filter aarch64%,$*),-static) $(VECTORS_C) -lm -o $@
+
+# Every cell in every form on every kernel of this machine, by two compilers: the same bits.
+native-vectors: build/vectors-gcc build/vectors-clang
+	for kernel in scalar avx2 avx512; do for compiler in gcc clang; do \
+	    build/vectors-$$compiler $$kernel $(N_VECTOR_STEPS) >build/$$kernel-$$compiler.txt || exit 1; \
+	    cmp build/scalar-gcc.txt build/$$kernel-$$compiler.txt || exit 1; done; done
+	@echo "the same bits in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
+
+# The same on 64-bit Arm under emulation: needs gcc-aarch64-linux-gnu and qemu-user-static.
+native-aarch64: build/vectors-gcc build/vectors-aarch64-linux-gnu-gcc
+	build/vectors-gcc scalar $(N_VECTOR_STEPS) >build/scalar-gcc.txt
+	for kernel in neon scalar; do qemu-aarch64-static build/vectors-aarch64-linux-gnu-gcc \
+	    $$kernel $(N_VECTOR_STEPS) >build/$$kernel-aarch64.txt || exit 1; \
+	    cmp build/scalar-gcc.txt build/$$kernel-aarch64.txt || exit 1; done
+	@echo "the same bits on aarch64 in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
+
+# Addresses and undefined behaviour: the vectors, then the tests on an extension built for it.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
+native-sanitize: .venv/ready
+	mkdir -p build && rm -rf build/sanitized && mkdir build/sanitized
+	gcc $(VECTORS_FLAGS) $(SANITIZE) $(VECTORS_C) -lm -o build/vectors-sanitized
+	for kernel in scalar avx2 avx512; do \
+	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
+	cp -r setup.py pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
+	find build/sanitized -name '*.so' -delete
+	cd build/sanitized && CFLAGS="$(SANITIZE)" ../../.venv/bin/python setup.py --quiet build_ext --inplace
+	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
+	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
+
+# Times beside the roof of this core.
+bench-native: native build/roof
+	.venv/bin/python -m quantization.benchmark.native build/roof
+
+build/roof: quantization/benchmark/roof.c
+	mkdir -p build
+	gcc -std=c99 -O3 -Wall -Wextra -Werror $< -o $@
 
 .venv-%/ready: pyproject.toml
 	python$* -m venv .venv-$*

@@ -37,7 +37,8 @@ build_own_wheel() { # from a copy: an old build/ in the tree would smuggle delet
     tar -C "$here/.." --exclude='./.*' --exclude=./build --exclude=./dist --exclude=./runs \
         --exclude='*.egg-info' --exclude=__pycache__ --exclude="./$(basename "$folder")" -cf - . |
         tar -C "$work/source" -xf -
-    "$host_python" -m pip wheel --quiet --no-deps --wheel-dir "$part" "$work/source"
+    # No machine code in it: this host's would not run on the board.
+    EDGE_GRU_NATIVE=0 "$host_python" -m pip wheel --quiet --no-deps --wheel-dir "$part" "$work/source"
 }
 
 download() { # wheels only, for the board's Python; glibc 2.35 is the oldest of the supported boards

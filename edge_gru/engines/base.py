@@ -115,7 +115,7 @@ class Engine(ABC):
         self.n_in = manifest.n_in
         self.n_out = manifest.n_out
         self.n_streams = n_streams
-        self._n_steps = [0] * n_streams
+        self._n_steps: list[int] | npt.NDArray[np.int64] = [0] * n_streams
         self._is_closed = False
 
     def step(self, x: Float32, out: Float32 | None = None) -> Float32:
@@ -172,6 +172,22 @@ class Engine(ABC):
             self._n_steps[row] += 1
         return y
 
+    def run_sequence(self, x: Float32, stream: int = 0) -> Float32:
+        """Advance one stream by many samples: ``(t, n_in)`` -> ``(t, n_out)``, as single steps do.
+
+        Raises:
+            InputShapeError: a wrong shape, or no such stream; the state is kept.
+        """
+        row = self._row(stream)
+        x = np.asarray(x, _FLOAT32)
+        if x.ndim != 2 or x.shape[1] != self.n_in:
+            raise InputShapeError(f"expected samples of shape (t, {self.n_in}), got {x.shape}")
+        if not len(x):
+            return np.empty((0, self.n_out), _FLOAT32)
+        y = self._run_sequence(x, row)
+        self._n_steps[row] += len(x)
+        return y
+
     def reset(self, stream: int | None = None) -> None:
         """Put one stream, or all, back to the state that the model starts from: zero, or learned.
 
@@ -191,7 +207,7 @@ class Engine(ABC):
             InputShapeError: no such stream.
         """
         row = self._row(stream)
-        return State(self.model_hash, self._n_steps[row], self._read(row))
+        return State(self.model_hash, int(self._n_steps[row]), self._read(row))
 
     def load_state(self, stream: int, state: State) -> None:
         """Continue a stream from a saved state.
@@ -228,6 +244,11 @@ class Engine(ABC):
     @abstractmethod
     def _step_batch(self, x: Float32, rows: Int32) -> Float32:
         """Advance distinct streams: ``(k, n_in)``, ``(k,)`` -> ``(k, n_out)``."""
+
+    def _run_sequence(self, x: Float32, row: int) -> Float32:
+        """Advance one stream: ``(t, n_in)``, t > 0 -> ``(t, n_out)``."""
+        rows = np.array([row], np.int32)
+        return np.concatenate([self._step_batch(sample[None], rows) for sample in x])
 
     @abstractmethod
     def _clear(self, rows: slice) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_gru.engines.base import Engine, EngineSource, Float32
+from edge_gru.engines.choices import Choice, recall, remember
 from edge_gru.engines.golden import GoldenResult, replay
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
@@ -34,6 +35,12 @@ class EngineRow:
 ENGINES = {
     "reference": EngineRow(
         "edge_gru.engines.reference", "ReferenceEngine", "reinstall edge-gru", serves=False
+    ),
+    "native": EngineRow(
+        "edge_gru.engines.native",
+        "NativeEngine",
+        "install a C compiler, then install edge-gru again",
+        serves=True,
     ),
     "onnxruntime": EngineRow(
         "edge_gru.engines.onnxruntime",
@@ -66,13 +73,17 @@ def open_engine(
 ) -> Engine:
     """Open an engine by name; ``auto`` takes the fastest that reproduces the golden vectors.
 
+    What was the fastest is remembered for this bundle and machine, and proven again each time.
+
     Raises:
         EngineUnavailableError: unknown, not installed, or not able to run this bundle.
         BundleError: a part that the engine reads is missing or broken.
     """
     if name == "auto":
-        best = fastest(measure(source, precision=precision))
-        name, precision = best.engine, best.precision  # what was proven, not another choice
+        known = _open_known(source, n_streams, precision)
+        if known is not None:
+            return known
+        name, precision = _choose(source, precision)
     row = ENGINES.get(name)
     if row is None:
         raise EngineUnavailableError(
@@ -86,6 +97,30 @@ def open_engine(
         ) from error
     engine: Engine = getattr(module, row.cls)(source, n_streams=n_streams, precision=precision)
     return engine
+
+
+def _open_known(source: EngineSource, n_streams: int, precision: str | None) -> Engine | None:
+    """Open what was the fastest here before, if it still is an engine that may serve."""
+    source.precision(precision)
+    choice = recall(source.manifest.model_hash, precision)
+    if choice is None or choice.engine not in ENGINES:
+        return None
+    try:
+        engine, _ = open_proven(
+            choice.engine, source, n_streams=n_streams, precision=choice.precision
+        )
+    except (EngineUnavailableError, GoldenMismatchError) as error:
+        _log.info("engine %s was the fastest here and is not any more: %s", choice.engine, error)
+        return None
+    return engine
+
+
+def _choose(source: EngineSource, precision: str | None) -> tuple[str, str]:
+    """Measure, and remember; the engine and precision that were proven, not another choice."""
+    best = fastest(measure(source, precision=precision))
+    choice = Choice(best.engine, best.precision, best.p50_us or 0.0, best.p99_us or 0.0)
+    remember(source.manifest.model_hash, precision, choice)
+    return best.engine, best.precision
 
 
 def open_proven(

@@ -19,7 +19,7 @@ from edge_gru.bundle import load  # isort: skip
 
 
 def offline(path, samples: np.ndarray) -> np.ndarray:
-    with load(path).open("reference") as engine:
+    with load(path).open() as engine:  # as the run does: the same bits
         return np.stack([engine.step(row) for row in samples])
 
 
@@ -219,7 +219,7 @@ def test_board_with_other_channels(call, bundle_path, recording, wire):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--engine", "abacus"], "expected an engine of auto, reference, onnxruntime"),
+        (["--engine", "abacus"], "expected an engine of auto, reference, native, onnxruntime"),
         (["--precision", "int3"], "int3"),
         (["--format", "morse"], "morse"),
         (["--baud", "0"], "baud: expected `int` >= 1"),

@@ -1,0 +1,96 @@
+/*
+ * What a kernel computes: products with a packed matrix, and steps of a recurrent cell.
+ *
+ * A kernel is the same arithmetic on one set of vector instructions; all give the same bits:
+ * - a float product of a row is four fused multiply-add chains over k mod 4 from zero, summed
+ *   (0 + 1) + (2 + 3);
+ * - an integer product is exact; it becomes a float once, and one fused multiply-add scales it and
+ *   adds what came before;
+ * - sigmoid and tanh are polynomials in fused multiply-adds (activations.h).
+ *
+ * No allocation and no globals: the caller owns every buffer. Buffers of floats have room up to a
+ * multiple of sixteen values; the values beyond a width may be anything.
+ */
+#ifndef EDGE_GRU_KERNEL_H
+#define EDGE_GRU_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    LANES = 16,
+    MAX_ROWS = 64,      /* of one call */
+    DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
+    MAX_OPERAND = 1 << 16 /* above it, int32 sums could overflow */
+};
+
+enum form { FORM_FP32, FORM_FP16, FORM_INT8, FORM_INT8_HILO, N_FORMS };
+
+/*
+ * A matrix of n_vectors * 16 rows, packed. Float: [group][k][vector of the group][16]; integer:
+ * [group][k / 4][vector of the group][16][4], k filled up with zeros to a multiple of four. A group
+ * has as many vectors as a cell has gates, or DENSE_GROUP, the last of them what is left.
+ */
+struct product {
+    enum form form;
+    size_t n_operand;
+    size_t n_vectors;
+    size_t n_steps; /* n_operand, or a quarter of it rounded up */
+    float *weights;
+    int8_t *weights_int8;
+    int32_t *correction; /* (n_vectors * 16,): what sums begin with */
+    const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
+    const float *gain;         /* of the operand, or NULL for none */
+    float operand_step;
+};
+
+enum cell_kind { CELL_GRU, CELL_GRU_RESET_FIRST, CELL_LSTM, CELL_RNN_TANH, CELL_RNN_RELU, N_CELLS };
+
+/* Rows of x lie [block of sixteen units][gate][16], as the biases do. */
+struct cell {
+    enum cell_kind kind;
+    size_t n_hidden;
+    size_t n_blocks; /* of sixteen units */
+    size_t n_gates;
+    struct product x;
+    struct product h;
+    struct product h_candidate; /* GRU_RESET_FIRST: rows of n, whose operand is r * h */
+    struct product projection;  /* an LSTM's w_hr */
+    int has_projection;
+    const float *bias;           /* added to the product with x */
+    const float *bias_candidate; /* GRU: added to the rows of n in the product with h */
+};
+
+/* Room for one call; strides are from row to row, in bytes and in floats. */
+struct workspace {
+    uint8_t *operands;
+    size_t operand_stride;
+    float *gates; /* n_gates * n_blocks * 16 a row */
+    size_t gates_stride;
+    float *spare; /* n_blocks * 16 a row */
+    size_t spare_stride;
+    const float *zeros; /* as many as the widest projection has */
+};
+
+struct kernel {
+    const char *name;
+    int operand_offset; /* added to int8 operands: corrections hold -offset times a row's sum */
+    /* out[row] = bias + product of in[row]; rows may be the same, before and after. */
+    void (*dense)(const struct product *, const struct workspace *, size_t n_rows,
+                  const float *const *in, const float *bias, float *const *out);
+    /* Advances h (and c, of an LSTM) in place. */
+    void (*step)(const struct cell *, const struct workspace *, size_t n_rows,
+                 const float *const *x, float *const *h, float *const *c);
+    void (*sigmoid)(size_t n, const float *in, float *out);
+    void (*tanh)(size_t n, const float *in, float *out);
+};
+
+/* Bytes of one row of operands. */
+size_t operand_bytes(const struct product *);
+
+/* The kernel of that name, or NULL if it is not in this build or not for this processor. */
+const struct kernel *kernel_named(const char *name);
+/* The kernels that run here, the fastest at rank 0; NULL beyond the last. */
+const struct kernel *kernel_at(size_t rank);
+
+#endif

@@ -1,0 +1,105 @@
+/* Sixteen lanes in one AVX-512 register; the integer product is VNNI's. */
+#ifndef EDGE_GRU_LANES_H
+#define EDGE_GRU_LANES_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES_NAME "avx512"
+#define LANES_INLINE static inline __attribute__((always_inline))
+#define LANES_CALLED static __attribute__((noinline))
+#define LANES_DIVIDE 0
+#ifdef __clang__
+#define LANES_UNROLL _Pragma("unroll")
+#else
+#define LANES_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define TILE_INT8 4
+#define TILE_HILO 2
+#define TILE_FLOAT 2
+#define TILE_VECTORS_INT8 4
+#define TILE_VECTORS_HILO 4
+#define ROW_INT8 8
+#define ROW_HILO 8
+#define ROW_FLOAT 4
+#define TILE_VECTORS_FLOAT 3
+#define PARTS_INT8 2
+#define MAX_TILE 4
+#define OPERAND_OFFSET 128 /* VNNI takes the operand unsigned: each row is corrected for it */
+
+typedef __m512 F;
+typedef __m512i I;
+typedef __m512i Operand;
+typedef __m512i Weights;
+
+LANES_INLINE F f_load(const float *p) { return _mm512_loadu_ps(p); }
+LANES_INLINE void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
+LANES_INLINE F f_set(float a) { return _mm512_set1_ps(a); }
+LANES_INLINE F f_add(F a, F b) { return _mm512_add_ps(a, b); }
+LANES_INLINE F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
+LANES_INLINE F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
+LANES_INLINE F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+LANES_INLINE F f_fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+LANES_INLINE F f_clip(F a, float low, float high) {
+    return _mm512_min_ps(f_set(high), _mm512_max_ps(f_set(low), a)); /* the second if one is NaN */
+}
+LANES_INLINE F f_clip_number(F a, float low, float high) {
+    return _mm512_min_ps(_mm512_max_ps(a, f_set(low)), f_set(high));
+}
+LANES_INLINE F f_number_within(F a, F bound) {
+    const F low = _mm512_sub_ps(_mm512_setzero_ps(), bound);
+    return _mm512_min_ps(_mm512_max_ps(a, low), bound);
+}
+LANES_INLINE F f_relu(F a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
+LANES_INLINE F f_bits_shifted_23(F a) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+LANES_INLINE F f_bits_subtracted_from(uint32_t from, F a) {
+    const __m512i bits = _mm512_set1_epi32((int32_t)from);
+    return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_castps_si512(a)));
+}
+LANES_INLINE F f_half(F a) {
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+LANES_INLINE F f_rounded(F a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* Sums that begin alike are one value to GCC, which then copies each of them in every round. */
+LANES_INLINE I i_apart(I a) {
+    __asm__("" : "+v"(a));
+    return a;
+}
+LANES_INLINE F f_apart(F a) {
+    __asm__("" : "+v"(a));
+    return a;
+}
+LANES_INLINE I i_zero(void) { return _mm512_setzero_si512(); }
+LANES_INLINE I i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+LANES_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
+LANES_INLINE F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }
+LANES_INLINE void f_store_int8(uint8_t *p, F a) {
+    const __m128i narrow = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_xor_si128(narrow, _mm_set1_epi8((char)0x80)));
+}
+
+LANES_INLINE Operand operand_load(const uint8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+LANES_INLINE Weights weights_load(const int8_t *p) { return _mm512_load_si512(p); }
+/* Written out: around the intrinsic GCC 12 copies each sum twice in every round. */
+LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(operand), "v"(weights));
+    return acc;
+}
+/* The same with weights that nothing else reads. */
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    const I *at = (const I *)(const void *)weights;
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(operand), "m"(*at));
+    return acc;
+}
+
+#endif

@@ -1,0 +1,181 @@
+/* Sixteen lanes in portable C99: what every other set of lanes is compared with, bit for bit. */
+#ifndef EDGE_GRU_LANES_H
+#define EDGE_GRU_LANES_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES_NAME "scalar"
+#define LANES_INLINE static inline
+#define LANES_UNROLL
+#define LANES_CALLED static
+#define LANES_DIVIDE 1 /* by the book: the others are compared with it */
+#define TILE_INT8 1
+#define TILE_HILO 1
+#define TILE_FLOAT 1
+#define TILE_VECTORS_INT8 1
+#define TILE_VECTORS_HILO 1
+#define ROW_INT8 1
+#define ROW_HILO 1
+#define ROW_FLOAT 1
+#define TILE_VECTORS_FLOAT 1
+#define PARTS_INT8 1
+#define MAX_TILE 1
+#define OPERAND_OFFSET 0
+
+typedef struct {
+    float v[16];
+} F;
+typedef struct {
+    int32_t v[16];
+} I;
+typedef struct {
+    int8_t v[4];
+} Operand;
+typedef const int8_t *Weights;
+
+#define EACH_LANE for (int i = 0; i < 16; i++)
+
+LANES_INLINE F f_load(const float *p) {
+    F r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+LANES_INLINE void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
+LANES_INLINE F f_set(float a) {
+    F r;
+    EACH_LANE r.v[i] = a;
+    return r;
+}
+LANES_INLINE F f_add(F a, F b) {
+    EACH_LANE a.v[i] += b.v[i];
+    return a;
+}
+LANES_INLINE F f_sub(F a, F b) {
+    EACH_LANE a.v[i] -= b.v[i];
+    return a;
+}
+LANES_INLINE F f_mul(F a, F b) {
+    EACH_LANE a.v[i] *= b.v[i];
+    return a;
+}
+LANES_INLINE F f_div(F a, F b) {
+    EACH_LANE a.v[i] /= b.v[i];
+    return a;
+}
+LANES_INLINE F f_fma(F a, F b, F c) {
+    EACH_LANE a.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
+    return a;
+}
+LANES_INLINE F f_fnma(F a, F b, F c) {
+    EACH_LANE a.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]);
+    return a;
+}
+/* The clip keeps NaN; the number variants turn it into the bound. */
+LANES_INLINE F f_clip(F a, float low, float high) {
+    EACH_LANE {
+        a.v[i] = low > a.v[i] ? low : a.v[i];
+        a.v[i] = high < a.v[i] ? high : a.v[i];
+    }
+    return a;
+}
+LANES_INLINE F f_clip_number(F a, float low, float high) {
+    EACH_LANE {
+        a.v[i] = a.v[i] > low ? a.v[i] : low;
+        a.v[i] = a.v[i] < high ? a.v[i] : high;
+    }
+    return a;
+}
+LANES_INLINE F f_relu(F a) {
+    EACH_LANE a.v[i] = 0.0f > a.v[i] ? 0.0f : a.v[i];
+    return a;
+}
+LANES_INLINE uint32_t lane_bits(float a) {
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return bits;
+}
+LANES_INLINE float lane_of_bits(uint32_t bits) {
+    float a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+LANES_INLINE F f_bits_shifted_23(F a) {
+    EACH_LANE a.v[i] = lane_of_bits(lane_bits(a.v[i]) << 23);
+    return a;
+}
+LANES_INLINE F f_bits_subtracted_from(uint32_t from, F a) {
+    EACH_LANE a.v[i] = lane_of_bits(from - lane_bits(a.v[i]));
+    return a;
+}
+/* Round to float16 and back: to nearest, ties to even, as IEEE 754 converts. */
+LANES_INLINE F f_half(F a) {
+    EACH_LANE {
+        const uint32_t bits = lane_bits(a.v[i]);
+        const uint32_t sign = bits & 0x80000000u;
+        const float size = lane_of_bits(bits & 0x7fffffffu);
+        float rounded = size;
+        if (size < 0x1p-14f) { /* the sum has float16's smallest step as its last digit */
+            rounded = (size + 0x1p-1f) - 0x1p-1f;
+        } else if (size < 65520.0f) {
+            const uint32_t kept = lane_bits(size) + 0xfffu + ((lane_bits(size) >> 13) & 1u);
+            rounded = lane_of_bits(kept & ~0x1fffu);
+        } else if (size >= 65520.0f) {
+            rounded = INFINITY;
+        }
+        a.v[i] = lane_of_bits(lane_bits(rounded) | sign);
+    }
+    return a;
+}
+
+LANES_INLINE I i_apart(I a) { return a; }
+LANES_INLINE F f_apart(F a) { return a; }
+LANES_INLINE I i_zero(void) {
+    I r;
+    memset(&r, 0, sizeof r);
+    return r;
+}
+LANES_INLINE I i_load(const int32_t *p) {
+    I r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+LANES_INLINE I i_add(I a, I b) {
+    EACH_LANE a.v[i] += b.v[i];
+    return a;
+}
+LANES_INLINE F f_of_int(I a) {
+    F r;
+    EACH_LANE r.v[i] = (float)a.v[i];
+    return r;
+}
+/* Store clipped values rounded to int8, ties to even, with the offset of these lanes. */
+LANES_INLINE void f_store_int8(uint8_t *p, F a) {
+    EACH_LANE p[i] = (uint8_t)(int8_t)((a.v[i] + 12582912.0f) - 12582912.0f);
+}
+LANES_INLINE F f_rounded(F a) {
+    EACH_LANE a.v[i] = (a.v[i] + 12582912.0f) - 12582912.0f;
+    return a;
+}
+
+LANES_INLINE Operand operand_load(const uint8_t *p) {
+    Operand r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+LANES_INLINE Weights weights_load(const int8_t *p) { return p; }
+LANES_INLINE I i_dot(I acc, Operand operand, Weights weights) {
+    EACH_LANE {
+        for (int k = 0; k < 4; k++) {
+            acc.v[i] += operand.v[k] * weights[4 * i + k];
+        }
+    }
+    return acc;
+}
+
+LANES_INLINE I i_dot_once(I acc, Operand operand, const int8_t *weights) {
+    return i_dot(acc, operand, weights_load(weights));
+}
+
+#endif

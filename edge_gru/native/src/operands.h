@@ -1,0 +1,57 @@
+/* Rows in the form that a product reads. */
+#ifndef EDGE_GRU_OPERANDS_H
+#define EDGE_GRU_OPERANDS_H
+
+#include "grid.h"
+#include "sums.h"
+
+LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float *in,
+                               uint8_t *out) {
+    const struct grid grid = grid_of(p->operand_step);
+    for (size_t k = 0; k < p->n_operand; k += LANES) {
+        F v = f_load(in + k);
+        if (p->gain) {
+            v = f_mul(v, f_load(p->gain + k));
+        }
+        const F high = grid_steps(v, grid);
+        f_store_int8(out + k, high);
+        if (is_hilo) {
+            const F read = f_mul(f_rounded(high), f_set(p->operand_step));
+            const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
+            f_store_int8(out + low_offset(p) + k, grid_steps(rest, grid));
+        }
+    }
+}
+
+LANES_INLINE void prepare_float(const struct product *p, int is_half, const float *in,
+                                float *out) {
+    for (size_t k = 0; k < p->n_operand; k += LANES) {
+        F v = f_load(in + k);
+        if (p->gain) {
+            v = f_mul(v, f_load(p->gain + k));
+        }
+        f_store(out + k, is_half ? f_half(v) : v);
+    }
+}
+
+/* Bring rows into the form that the product reads. */
+static void prepare(const struct product *p, const struct workspace *room, size_t n_rows,
+                    const float *const *in, const uint8_t **operands) {
+    for (size_t r = 0; r < n_rows; r++) {
+        uint8_t *out = room->operands + r * room->operand_stride;
+        operands[r] = out;
+        switch (p->form) {
+        case FORM_INT8:
+            prepare_int8(p, 0, in[r], out);
+            break;
+        case FORM_INT8_HILO:
+            prepare_int8(p, 1, in[r], out);
+            break;
+        default:
+            prepare_float(p, p->form == FORM_FP16, in[r], (float *)(void *)out);
+            break;
+        }
+    }
+}
+
+#endif

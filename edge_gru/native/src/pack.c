@@ -1,0 +1,90 @@
+#include "pack.h"
+
+#include <string.h>
+
+enum { NO_ROW = -1 };
+
+/* The row of the matrix that a lane of a packed vector holds: [block][gate][16]. */
+static ptrdiff_t row_of(size_t n_gates, size_t n_units, size_t vector, size_t lane) {
+    const size_t unit = vector / n_gates * LANES + lane;
+    return unit < n_units ? (ptrdiff_t)(vector % n_gates * n_units + unit) : NO_ROW;
+}
+
+float *pack_row_values(struct arena *arena, const float *values, size_t n_gates, size_t n_units) {
+    const size_t n_vectors = n_gates * (round_up(n_units, LANES) / LANES);
+    float *packed = arena_take(arena, n_vectors * LANES, sizeof *packed);
+    for (size_t i = 0; packed && i < n_vectors * LANES; i++) {
+        const ptrdiff_t row = row_of(n_gates, n_units, i / LANES, i % LANES);
+        packed[i] = row == NO_ROW ? 0.0f : values[row];
+    }
+    return packed;
+}
+
+static void pack_float_row(const struct matrix *matrix, size_t row, size_t n_group, float *out) {
+    for (size_t k = 0; k < matrix->n_operand; k++) {
+        out[k * n_group * LANES] = matrix->weights[row * matrix->n_operand + k];
+    }
+}
+
+static int32_t pack_int8_row(const struct matrix *matrix, size_t row, size_t n_group,
+                             int8_t *out) {
+    int32_t sum = 0;
+    for (size_t k = 0; k < matrix->n_operand; k++) {
+        const int8_t w = matrix->weights_int8[row * matrix->n_operand + k];
+        out[k / 4 * n_group * LANES * 4 + k % 4] = w;
+        sum += w;
+    }
+    return sum;
+}
+
+static int take_product(struct arena *arena, const struct matrix *matrix, struct product *p) {
+    const size_t n_rows = p->n_vectors * LANES;
+    if (p->form == FORM_FP32 || p->form == FORM_FP16) {
+        p->weights = arena_take(arena, n_rows * p->n_steps, sizeof *p->weights);
+    } else {
+        p->weights_int8 = arena_take(arena, n_rows * p->n_steps, 4);
+        p->correction = arena_take(arena, n_rows, sizeof *p->correction);
+        p->scale = pack_row_values(arena, matrix->scale, matrix->n_gates, matrix->n_units);
+    }
+    if (matrix->gain) {
+        float *gain = arena_take(arena, matrix->n_operand, sizeof *gain);
+        if (gain) {
+            memcpy(gain, matrix->gain, matrix->n_operand * sizeof *gain);
+        }
+        p->gain = gain;
+    }
+    return (p->weights || (p->weights_int8 && p->correction && p->scale)) &&
+           (p->gain || !matrix->gain);
+}
+
+int pack_product(struct arena *arena, const struct kernel *kernel, const struct matrix *matrix,
+                 size_t n_group, struct product *out) {
+    const int is_float = matrix->form == FORM_FP32 || matrix->form == FORM_FP16;
+    memset(out, 0, sizeof *out);
+    out->form = matrix->form;
+    out->n_operand = matrix->n_operand;
+    out->n_vectors = matrix->n_gates * (round_up(matrix->n_units, LANES) / LANES);
+    out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
+    out->operand_step = matrix->operand_step;
+    if (!take_product(arena, matrix, out)) {
+        return 0;
+    }
+    for (size_t i = 0; i < out->n_vectors * LANES; i++) {
+        const ptrdiff_t row = row_of(matrix->n_gates, matrix->n_units, i / LANES, i % LANES);
+        const size_t first = i / LANES / n_group * n_group;
+        const size_t n_left = out->n_vectors - first;
+        const size_t n_here = n_left < n_group ? n_left : n_group; /* the last may be smaller */
+        const size_t start = (first * out->n_steps + (i / LANES - first)) * LANES + i % LANES;
+        if (row == NO_ROW) {
+            continue;
+        }
+        if (is_float) {
+            pack_float_row(matrix, (size_t)row, n_here, out->weights + start);
+        } else {
+            const int32_t sum =
+                pack_int8_row(matrix, (size_t)row, n_here, out->weights_int8 + start * 4);
+            out->correction[i] = -kernel->operand_offset * sum;
+        }
+    }
+    return 1;
+}
