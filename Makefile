@@ -61,8 +61,9 @@ test-python-%: .venv-%/ready
 	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
 
 # The C part of the native engine: build it in place, for the environment of the tests.
+SETUP := .venv/bin/python -c 'from setuptools import setup; setup()' --quiet
 native: .venv/ready
-	.venv/bin/python setup.py --quiet build_ext --inplace
+	$(SETUP) build_ext --inplace
 
 NATIVE := edge_gru/native/src
 NATIVE_C := $(filter-out %/module.c %/build.c %/arrays.c,$(wildcard $(NATIVE)/*.c))
@@ -97,9 +98,9 @@ native-sanitize: .venv/ready
 	gcc $(VECTORS_FLAGS) $(SANITIZE) $(VECTORS_C) -lm -o build/vectors-sanitized
 	for kernel in scalar avx2 avx512; do \
 	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
-	cp -r setup.py pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
+	cp -r pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
 	find build/sanitized -name '*.so' -delete
-	cd build/sanitized && CFLAGS="$(SANITIZE)" ../../.venv/bin/python setup.py --quiet build_ext --inplace
+	cd build/sanitized && CFLAGS="$(SANITIZE)" ../../$(SETUP) build_ext --inplace
 	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
