@@ -94,6 +94,7 @@ def _print_model(console: Console, path: Path, bundle: Bundle) -> None:
         "gate": _gate(manifest),
         "alerts": ", ".join(f"{a.name} ({a.on} > {a.enter:g})" for a in manifest.alerts) or "none",
         "program": ", ".join(node.op for node in manifest.program.nodes),
+        "graphs": f"one step, batch on axis 0, ONNX opset {manifest.program.opset}",
         "made by": ", ".join(f"{k} {v}" for k, v in sorted(manifest.producer.items())),
     }
     grid = Table.grid(padding=(0, 2))

@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 from firmware_bridge.formats.requests import PendingRequest, Requester
 from firmware_bridge.formats.session import LinkStatistics
 from firmware_bridge.protocol.messages import (
-    FLAG_SENSOR_FAULT,
     Ack,
     Alarm,
     Status,
@@ -148,10 +147,7 @@ class BackChannel:
         return 0.0 if self._paced_baud is None else 10 * n_bytes / _MAX_UART_LOAD / self._paced_baud
 
     def take_status(self, status: Status) -> None:
-        """Keep the board's own counters, and say once that its sensor fails."""
-        had_fault = self.status is not None and self.status.flags & FLAG_SENSOR_FAULT
-        if status.flags & FLAG_SENSOR_FAULT and not had_fault:
-            _log.warning("the board says that its sensor does not answer")
+        """Keep the board's own counters."""
         self.status = status
         self._counts.board_dropped_samples = status.n_dropped
         self._counts.board_missed_samples = status.n_missed

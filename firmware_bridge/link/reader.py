@@ -229,6 +229,8 @@ class Reader:
         return False
 
     def _is_stopped_within(self, timeout_s: float) -> bool:
+        if self._is_stopping:  # told, and the port hung up over the last words
+            return True
         poll = select.poll()
         poll.register(self._told_fd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000)) and self._is_told_to_stop()

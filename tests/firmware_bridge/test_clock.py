@@ -78,6 +78,26 @@ def test_a_correction_arrives_in_the_end():
     assert times == sorted(times, reverse=True)
 
 
+def test_a_minute_of_slow_answers_is_no_drift():
+    clock = DeviceClock()
+    for second in range(200):
+        delay_s = 0.016 if 40 <= second < 100 else 0.0002  # a polled transport, one way only
+        clock.note_pong(500.0 + second, second * 10**6, second * 10**6, 500.0 + second + delay_s)
+    assert abs(clock.drift_ppm) < 2
+    times = clock.to_host(np.array([200 * 10**6], np.int64))
+    assert abs(times[0] - 700.0) < 0.0005
+
+
+def test_a_clock_that_was_set_is_learned_anew():
+    clock = DeviceClock()
+    for second in range(60):
+        zero_s = 500.0 if second < 40 else 900.0
+        clock.note_pong(zero_s + second, second * 10**6, second * 10**6, zero_s + second + 0.0002)
+        clock.to_host(np.array([second * 10**6], np.int64))
+    assert abs(clock.drift_ppm) < 2
+    assert clock.n_drift_alarms == 0
+
+
 def test_a_round_trip_of_less_than_nothing_is_not_believed():
     clock = DeviceClock()
     clock.note_pong(100.0, 0, 500_000, 100.01)

@@ -22,6 +22,7 @@ from firmware_bridge import (
     Schema,
     SchemaError,
 )
+from firmware_bridge.link.reader import _HangUpError
 from firmware_bridge.port.serial_port import _open_files
 from firmware_bridge.protocol.board_schema import BoardSchema
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
@@ -276,6 +277,18 @@ def test_stop_before_open_and_close_twice_are_harmless(board):
     link.close()
     link.close()
     assert link.finished
+
+
+def test_stop_while_the_port_hangs_up_over_the_last_words_ends_the_link(board, open_link):
+    got = open_link(board.port).until_samples(10)
+    reader = got.link._reader
+
+    def hang_up(fd, outgoing):
+        raise _HangUpError("the port hung up")
+
+    reader._write = hang_up
+    got.link.stop()
+    got.until(lambda c: c.link.finished)
 
 
 def test_stop_while_waiting_for_a_port(tmp_path, open_link):

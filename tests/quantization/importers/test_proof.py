@@ -68,3 +68,10 @@ def test_noise_of_later_steps_excuses_no_earlier_one():
     wrong[1] += 3e-5
     with pytest.raises(ModelError, match="at step 2;"):
         prove(model, lambda _: wrong, [X], ())
+
+
+def test_of_long_recordings_the_beginnings_are_proven():
+    model = Steep(1.0)
+    long = np.zeros((150_000, 1), np.float32)
+    found = prove(model, model.run, [long, long, X], ())
+    assert found.n_steps == 2 * (200_000 // 3) + len(X)

@@ -28,7 +28,7 @@ from quantization.work import Work  # noqa: E402
 pytestmark = pytest.mark.torch
 
 N_IN, N_HIDDEN, N_OUT = 3, 16, 2
-N_STEPS = 60
+N_STEPS, N_LONG = 60, 120  # in the longer, integers change too
 
 
 def finetuned(recipe: str | Recipe, n_steps: int) -> Recipe:
@@ -61,14 +61,14 @@ def work_on(kind: str = "GRU", **changes: object) -> Work:
 
 @pytest.fixture(scope="module")
 def four_bits():
-    work, recipe = work_on(), finetuned("w4-both", N_STEPS)
+    work, recipe = work_on(), finetuned("w4-both", N_LONG)
     return work.narrow(RECIPES["w4-both"]), work.narrow(recipe)
 
 
 def test_outputs_of_a_four_bit_net_come_closer_on_data_that_nothing_was_fitted_to(four_bits):
     before, after = four_bits
     assert before.finetuning is None
-    assert after.finetuning.n_steps == N_STEPS
+    assert after.finetuning.n_steps == N_LONG
     assert after.finetuning.is_kept
     assert after.finetuning.sqnr_after_db > after.finetuning.sqnr_before_db + 2.0
     assert after.rounding == {name: f"{how}+qat" for name, how in before.rounding.items()}

@@ -126,6 +126,7 @@ def test_evaluating_again_gives_a_report_of_the_same_form(gru_file, write, seque
         "proof",
         "rounding",
         "tried",
+        "finetuning",
         "warmup",
         "tensorrt_lint",
     }
