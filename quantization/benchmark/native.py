@@ -43,6 +43,7 @@ SIZES = ((6, 32, 1), (16, 64, 1), (64, 128, 1), (64, 256, 2), (128, 512, 1))
 N_OUT = 8
 N_STREAMS = (256, 4096)
 _N_ROUNDS = 101
+_MOST_STEPS = 16_384
 _ROUND_S = 0.0005  # shorter than a time slice: where others run too, most rounds are whole
 _INT8, _HILO = ProductForm("int8", "int8"), ProductForm("int8-hilo", "int8")
 # Form of the first product with x, and of every other in a cell.
@@ -136,10 +137,7 @@ def interleaved_us(
     n_steps: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
-        start = time.perf_counter()
-        run(3)
-        a_step_s = (time.perf_counter() - start) / 3
-        n_steps[name] = max(3, min(20_000, int(_ROUND_S / a_step_s)))
+        n_steps[name] = _steps_of_a_round(run)
     for _ in range(n_rounds):
         for name, run in runs.items():
             start = time.perf_counter()
@@ -148,12 +146,23 @@ def interleaved_us(
     return {name: tuple(np.quantile(found, [0.1, 0.5]).tolist()) for name, found in times.items()}
 
 
+def _steps_of_a_round(run: Callable[[int], object]) -> int:
+    n = 1
+    while n < _MOST_STEPS:
+        start = time.perf_counter()
+        run(n)
+        if time.perf_counter() - start > _ROUND_S:
+            break
+        n *= 2
+    return n
+
+
 def _runs_of_one(models: Mapping[str, Model]) -> dict[str, Callable[[int], object]]:
     runs: dict[str, Callable[[int], object]] = {}
     for recipe, model in models.items():
         for kernel in KERNELS[:-1] or KERNELS:  # the portable one is there to be compared with
             engine = NativeEngine(model.source, n_streams=1, precision=None, kernel=kernel)
-            samples = np.random.default_rng(1).normal(size=(20_000, engine.n_in))
+            samples = np.random.default_rng(1).normal(size=(_MOST_STEPS, engine.n_in))
             runs[f"{recipe} {kernel} in C"] = _sequence(engine, samples.astype(np.float32))
             runs[f"{recipe} {kernel} from Python"] = _single(engine)
     return runs
