@@ -5,7 +5,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
   link-soak test-pythons clean
-.PHONY: native native-vectors native-aarch64 native-sanitize bench-native
+.PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -104,6 +104,19 @@ native-sanitize: .venv/ready
 	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
+
+# A step beside the peers, which get an environment of their own: an hour; a glance: make bench BENCH=--quick
+PEERS ?= ai-edge-litert ai-edge-quantizer litert-torch MNN openvino ncnn executorch
+BENCH ?=
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m quantization.benchmark.latency $(BENCH)
+
+# Peers one by one: where one cannot be had, the table says so.
+.venv-bench/ready: pyproject.toml tests/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python $(PIP_INSTALL) -c tests/constraints.txt -e '.[dev]'
+	for peer in $(PEERS); do .venv-bench/bin/python $(PIP_INSTALL) $$peer || true; done
+	touch $@
 
 # Times beside the roof of this core.
 bench-native: native build/roof
