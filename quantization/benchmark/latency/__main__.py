@@ -55,9 +55,7 @@ def measure(scenario: Scenario, forms: Sequence[Form], effort: Effort) -> Result
     ready: dict[str, Prepared] = {}
     failures = []
     for form in forms:
-        if scenario.cell not in form.cells:
-            continue
-        if not {"batch": form.has_batch, "sequence": form.has_sequence}.get(scenario.kind, True):
+        if not form.fits(scenario.cell, is_batch=scenario.kind == "batch"):
             continue
         try:
             ready[form.name] = prepare(form, scenario)

@@ -110,13 +110,7 @@ def _form(name: str, recipe: str, opened: Open) -> Form:
         return EngineRunner(opened(source_of(weights, recipe), n_streams))
 
     has_batch = opened is not _reference  # it is there to define, and takes seconds
-    return Form(
-        name,
-        floors_db.get(recipe, Form.INT8_DB),
-        made,
-        has_batch=has_batch,
-        has_sequence=has_batch,
-    )
+    return Form(name, floors_db.get(recipe, Form.INT8_DB), made, has_batch=has_batch)
 
 
 def forms() -> Iterator[Form]:

@@ -36,9 +36,14 @@ class Runner(ABC):
             step(sample)
 
     def run_sequence(self, x: Float32) -> Float32:
-        """Run the only stream: ``(t, n_in)`` -> ``(t, n_out)``. Here: step by step."""
-        y = [np.array(self.step(sample)).reshape(N_OUT) for sample in self.laid_out(x)]
-        return np.stack(y)
+        """Run the only stream: ``(t, n_in)`` -> ``(t, n_out)``.
+
+        Here step by step, as one does with a library that has no more.
+        """
+        y = np.empty((len(x), N_OUT), np.float32)
+        for k, sample in enumerate(self.laid_out(x)):
+            y[k] = np.asarray(self.step(sample)).reshape(N_OUT)
+        return y
 
 
 class StatePassing(Runner):
@@ -81,12 +86,15 @@ class Form:
     open: Callable[[Weights, int, int], Runner]
     row_counts: tuple[int, ...] = ()  # to choose from by trial; empty: it runs all at once
     has_batch: bool = True
-    has_sequence: bool = False
     cells: tuple[str, ...] = ("GRU", "LSTM", "RNN_TANH")
 
     FP32_DB: ClassVar[float] = 90.0
     INT8_DB: ClassVar[float] = 20.0
     INT4_DB: ClassVar[float] = 10.0
+
+    def fits(self, cell: str, *, is_batch: bool) -> bool:
+        """Tell whether it has this cell, and batches if they are asked for."""
+        return cell in self.cells and (self.has_batch or not is_batch)
 
 
 ROW_COUNTS = (16, 64, 256)

@@ -83,8 +83,7 @@ def prepare(form: Form, scenario: Scenario) -> Prepared:
         GoldenMismatchError: its outputs are not those of the network.
     """
     weights = weights_of(scenario.cell, scenario.size)
-    has = {"step": True, "batch": form.has_batch, "sequence": form.has_sequence}
-    if scenario.cell not in form.cells or not has[scenario.kind]:
+    if not form.fits(scenario.cell, is_batch=scenario.kind == "batch"):
         raise EngineUnavailableError(f"{form.name} does not have this; leave it out")
     with _explained(form):
         if scenario.kind == "batch":

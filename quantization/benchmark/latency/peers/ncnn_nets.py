@@ -95,4 +95,4 @@ class NcnnRunner(Runner):
 
 def forms() -> Iterator[Form]:
     """List the forms."""
-    yield Form("ncnn GRU fp32", Form.FP32_DB, NcnnRunner, has_batch=False, cells=("GRU",))
+    yield Form("ncnn recurrent op fp32", Form.FP32_DB, NcnnRunner, has_batch=False, cells=("GRU",))

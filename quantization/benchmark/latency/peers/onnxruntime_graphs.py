@@ -1,4 +1,7 @@
-"""ONNX Runtime: its recurrent operator in fp32 and the integer forms of the written-out step."""
+"""ONNX Runtime: its recurrent operator in fp32 and the integer forms of the written-out step.
+
+A sequence is one call of the recurrent operator over time.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from onnx import helper, numpy_helper
 from edge_gru.engines.base import Float32
 from edge_gru.engines.onnxruntime import session_options
 from quantization.benchmark.latency.ours import graph_of
+from quantization.benchmark.latency.peers.onnx_over_time import over_time
 from quantization.benchmark.latency.runner import ROW_COUNTS, Form, StatePassing
 from quantization.benchmark.latency.weights import Weights
 from quantization.benchmark.native import N_OUT
@@ -61,14 +65,25 @@ def gemm_with_integer_bias(weights: Weights) -> bytes:
     return model.SerializeToString()
 
 
+def _session(model: bytes) -> Any:
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(model, session_options(1), providers=providers)
+
+
 class OnnxRuntimeRunner(StatePassing):
     """Steps one stream between two sets of bound states; many through feeds."""
 
-    def __init__(self, write: WriteGraph, weights: Weights, n_streams: int, n_rows: int) -> None:
+    def __init__(
+        self,
+        write: WriteGraph,
+        write_over_time: WriteGraph | None,
+        weights: Weights,
+        n_streams: int,
+        n_rows: int,
+    ) -> None:
         super().__init__(n_streams, n_rows)
-        self._session = onnxruntime.InferenceSession(
-            write(weights), session_options(1), providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(write(weights))
+        self._over_time = _session(write_over_time(weights)) if write_over_time else None
         self._names = weights.state_names
         self._outputs = ["y", *(f"{name}_out" for name in self._names)]
         self._shape = (n_rows, weights.n_hidden)
@@ -93,6 +108,13 @@ class OnnxRuntimeRunner(StatePassing):
         self._next = now
         return self._y
 
+    def run_sequence(self, x: Float32) -> Float32:
+        """Run one stream from its start, in one call where the graph runs over time."""
+        if self._over_time is None:
+            return super().run_sequence(x)
+        (y,) = self._over_time.run(["y"], {"x": x})
+        return y
+
     def start(self) -> Any:
         """Make states of zeros."""
         return {name: np.zeros(self._shape, np.float32) for name in self._names}
@@ -109,14 +131,16 @@ def _bind(bind: Callable[..., None], name: str, row: Float32) -> None:
 
 def forms() -> Iterator[Form]:
     """List the forms."""
-    graphs: dict[str, tuple[float, WriteGraph]] = {
-        "ONNX Runtime GRU op fp32": (Form.FP32_DB, partial(graph_of, recipe="fp32", use="cpu")),
-        "ONNX Runtime cell fp32": (Form.FP32_DB, partial(graph_of, recipe="fp32", use="step")),
-        "ONNX Runtime cell int8, QGemm": (Form.INT8_DB, gemm_with_integer_bias),
-        "ONNX Runtime cell int8, MatMulInteger": (
-            Form.INT8_DB,
-            partial(graph_of, recipe="int8", use="cpu"),
-        ),
-    }
-    for name, (floor_db, write) in graphs.items():
-        yield Form(name, floor_db, partial(OnnxRuntimeRunner, write), ROW_COUNTS)
+
+    def form(
+        name: str, floor_db: float, write: WriteGraph, write_over_time: WriteGraph | None = None
+    ) -> Form:
+        opened = partial(OnnxRuntimeRunner, write, write_over_time)
+        return Form(f"ONNX Runtime {name}", floor_db, opened, ROW_COUNTS)
+
+    op, cell = (partial(graph_of, recipe="fp32", use=use) for use in ("cpu", "step"))
+    integer = partial(graph_of, recipe="int8", use="cpu")
+    yield form("recurrent op fp32", Form.FP32_DB, op, over_time)
+    yield form("cell fp32", Form.FP32_DB, cell)
+    yield form("cell int8, QGemm", Form.INT8_DB, gemm_with_integer_bias)
+    yield form("cell int8, MatMulInteger", Form.INT8_DB, integer)

@@ -83,5 +83,5 @@ def forms() -> Iterator[Form]:
         opened = partial(OpenVinoRunner, recipe=recipe, use=use)
         return Form(name, floor_db, opened, ROW_COUNTS)
 
-    yield form("OpenVINO GRU op fp32, stateful", Form.FP32_DB, "fp32", "cpu")
+    yield form("OpenVINO recurrent op fp32, stateful", Form.FP32_DB, "fp32", "cpu")
     yield form("OpenVINO cell int8, stateful", Form.INT8_DB, "int8", "step")

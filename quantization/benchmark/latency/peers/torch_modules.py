@@ -156,8 +156,8 @@ def forms() -> Iterator[Form]:
 
     # nn.RNN has no dynamic form
     int8: dict[str, Any] = {"cells": ("GRU", "LSTM")}
-    yield form("torch nn.GRU fp32", Form.FP32_DB, Layers, has_sequence=True)
-    yield form("torch GRUCell fp32", Form.FP32_DB, Cells)
+    yield form("torch recurrent op fp32", Form.FP32_DB, Layers)
+    yield form("torch cells fp32", Form.FP32_DB, Cells)
     layers_int8, cells_int8 = partial(_quantized, Layers), partial(_quantized, Cells)
-    yield form("torch nn.GRU dynamic int8", Form.INT8_DB, layers_int8, has_sequence=True, **int8)
-    yield form("torch GRUCell dynamic int8", Form.INT8_DB, cells_int8, **int8)
+    yield form("torch recurrent op dynamic int8", Form.INT8_DB, layers_int8, **int8)
+    yield form("torch cells dynamic int8", Form.INT8_DB, cells_int8, **int8)
