@@ -28,6 +28,8 @@ _native = pytest.importorskip(
     "edge_gru.native._native", reason="the native engine was not built here"
 )
 from edge_gru.engines.native import KERNEL_VARIABLE, NativeEngine  # noqa: E402 - needs the skip
+from quantization.benchmark.latency.ours import source_of  # noqa: E402 - needs the skip
+from quantization.benchmark.latency.weights import random_weights  # noqa: E402 - needs the skip
 
 N_STEPS = 1_000
 RECIPES = ("rec-hilo", "int8-hilo", "int8", "w4")
@@ -253,6 +255,16 @@ def test_state_that_is_read_after_its_cell_is_the_old_one(
         definition = ReferenceEngine(source, n_streams=1, precision="fp32")
         for x in samples_of(engine, 20):
             np.testing.assert_allclose(engine.step(x), definition.step(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", _native.KERNELS)
+@pytest.mark.parametrize("kind", [kind for kind in CELLS if kind != "LSTM_PROJECTED"])
+def test_cell_of_several_vectors_follows_its_definition(kind: str, kernel: str) -> None:
+    source = source_of(random_weights(kind, n_in=5, n_hidden=40, n_layers=2), "fp32")
+    definition = ReferenceEngine(source, n_streams=1, precision="fp32")
+    with open_native(source, "fp32", kernel=kernel) as engine:
+        for x in samples_of(engine, 50):
+            np.testing.assert_allclose(engine.step(x), definition.step(x), atol=2e-5)
 
 
 @pytest.mark.parametrize("kernel", _native.KERNELS)
