@@ -105,7 +105,7 @@ native-sanitize: .venv/ready
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
 
-# A step beside the peers, which get an environment of their own: an hour; a glance: make bench BENCH=--quick
+# A step beside the peers, which get an environment of their own: 20 minutes (BENCH=--quick: 2).
 PEERS ?= ai-edge-litert ai-edge-quantizer litert-torch MNN openvino ncnn executorch
 BENCH ?=
 bench: .venv-bench/ready

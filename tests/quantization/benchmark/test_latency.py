@@ -30,7 +30,7 @@ from quantization.benchmark.latency.tables import (
 SIZE = (5, 40, 2)  # more than one vector of every kernel, and not a whole number of them
 CELLS = ("GRU", "LSTM", "RNN_TANH")
 FAST_PEERS = ("numpy", "onnxruntime", "torch")
-KINDS = {"step": 1, "batch": 64, "sequence": 40}
+KINDS = {"step": 1, "batch": 128, "sequence": 40}  # a batch of more than one chunk
 
 
 def forms_of(peer: str) -> list[Form]:
