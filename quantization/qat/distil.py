@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -44,7 +44,7 @@ class Distiller:
 
     def finetune(
         self, quantized: Quantized, twin: TwinStream, progress: Progress
-    ) -> list[Mapping[str, QuantizedRows]]:
+    ) -> list[dict[str, QuantizedRows]]:
         """Learn the rows of every integer weight; the grids of operands stay as they are.
 
         Returns them as they were at five times, or after each step where there are fewer.
