@@ -38,8 +38,8 @@ def _clip(
 
 def _gather(attributes: Attributes, a: Tensor, indices: Tensor) -> Tensor:
     axis = int(attributes.get("axis", 0)) % a.ndim
-    leading = (slice(None),) * axis
-    return a[(*leading, indices)]
+    place: tuple[Any, ...] = (*[slice(None)] * axis, indices)
+    return a[place]
 
 
 def _slice(_: Attributes, a: Tensor, starts: Tensor, ends: Tensor, axes: Tensor) -> Tensor:
