@@ -22,7 +22,7 @@ Tensor: TypeAlias = torch.Tensor
 
 _WINDOW_STEPS = 64
 _N_WINDOWS = 32
-_STEPS_RATE = 1e-2  # of weights, in steps of their grid
+_STEPS_RATE = 3e-3  # of weights, in steps of their grid
 _GROWTH_RATE = 1e-3  # of the logarithm of a row scale
 _LONGEST_GRADIENT = 1.0
 _STATE_SHARE = 0.1  # of the loss
@@ -50,7 +50,7 @@ class Distiller:
         Returns them as they were at five times, or after each step where there are fewer.
         """
         looks = np.linspace(0, self._n_steps, _N_LOOKS + 1, dtype=int)[1:]
-        found = []
+        found: list[Mapping[str, QuantizedRows]] = []
         with _one_thread():
             weights, windows = MasterWeights(self._model, quantized), _Windows(twin, self._step)
             optimizer = torch.optim.Adam(
