@@ -50,7 +50,7 @@ class Distiller:
         Returns them as they were at five times, or after each step where there are fewer.
         """
         looks = np.linspace(0, self._n_steps, _N_LOOKS + 1, dtype=int)[1:]
-        found: list[Mapping[str, QuantizedRows]] = []
+        found: list[dict[str, QuantizedRows]] = []
         with _one_thread():
             weights, windows = MasterWeights(self._model, quantized), _Windows(twin, self._step)
             optimizer = torch.optim.Adam(
