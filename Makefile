@@ -12,7 +12,7 @@ demo: .venv-demo/ready
 	.venv-demo/bin/edge-gru demo
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -18,6 +18,7 @@ from quantization.grids import Grid, find_grids, joint_grid
 from quantization.operands import limited, operands_seen
 from quantization.progress import Progress, silent
 from quantization.qat import finetuner_of
+from quantization.qat.choice import Finetuning, choose_finetuned
 from quantization.qat.twin import TwinStream
 from quantization.quantized import Quantized
 from quantization.recipe import recipe_of
@@ -33,19 +34,6 @@ Open = Callable[[Quantized], Engine]
 
 _N_FIT_STEPS = 16_384
 _N_CHECK_STEPS = 8_192
-
-
-FINETUNED = "+qat"
-
-
-@dataclass(frozen=True)
-class Finetuning:
-    """What finetuning did to the SQNR of the outputs on held-out data: kept only if that rose."""
-
-    n_steps: int
-    sqnr_before_db: float
-    sqnr_after_db: float
-    is_kept: bool
 
 
 @dataclass(frozen=True)
@@ -104,15 +92,11 @@ def narrow(
     rows, chosen = choose_rounding(_units(integer, cells, model), rounder, score, progress)
     if finetune is None:
         return Narrowed(quantized(rows), chosen)
-    twin = TwinStream.of(model, operands, fit)
-    learnt = finetune(quantized(rows), twin, progress)
-    before_db, after_db = score(rows), score(learnt)
-    is_kept = after_db > before_db
-    finetuning = Finetuning(recipe.n_finetune_steps, before_db, after_db, is_kept)
-    if not is_kept:
-        return Narrowed(quantized(rows), chosen, finetuning)
-    names_of = {weight: f"{name}{FINETUNED}" for weight, name in chosen.items()}
-    return Narrowed(quantized(learnt), names_of, finetuning)
+    learnt = finetune(quantized(rows), TwinStream.of(model, operands, fit), progress)
+    best, names_of, finetuning = choose_finetuned(
+        rows, chosen, learnt, score, recipe.n_finetune_steps
+    )
+    return Narrowed(quantized(best), names_of, finetuning)
 
 
 def _joint_cells(

@@ -11,8 +11,9 @@ from edge_gru.manifest import Recipe
 from quantization import pack
 from quantization.calibrate import Calibration
 from quantization.gate import Evidence, GateSettings, judge
-from quantization.narrow import Finetuning, Narrowed, narrow
+from quantization.narrow import Narrowed, narrow
 from quantization.progress import Progress, silent
+from quantization.qat.choice import Finetuning
 from quantization.quantized import Quantized
 from quantization.split import Parts
 from quantization.step_model import StepModel

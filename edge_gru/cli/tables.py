@@ -39,8 +39,12 @@ def engine_table(rows: Sequence[Measurement]) -> Table:
     table = Table("engine", "precision", "p50", "p99", "golden vectors", title="Engines")
     for row in rows:
         if row.usable:
-            times = (f"{row.p50_us:.1f} us", f"{row.p99_us:.1f} us")
+            times = (_time(row.p50_us), _time(row.p99_us))
             table.add_row(row.engine, row.precision, *times, "pass")
         else:
             table.add_row(row.engine, row.precision or "-", "-", "-", Text(row.reason or "fail"))
     return table
+
+
+def _time(us: float | None) -> str:
+    return "-" if us is None else f"{us:.0f} us" if us >= 100 else f"{us:.3g} us"

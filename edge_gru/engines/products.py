@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.operators import Array, Float64
+from edge_gru.errors import BundleError
 from edge_gru.manifest import ProductForm, StepNode
 
 Float32 = npt.NDArray[np.float32]
@@ -51,9 +52,17 @@ def multiply(
 
 
 def operand_grid(tensors: Mapping[str, Array], weight: str) -> tuple[np.float32, Float32 | None]:
-    """Return the step of the grid of a product's operand, and its gains ``(n,)`` if it has any."""
+    """Return the step of the grid of a product's operand, and its gains ``(n,)`` if it has any.
+
+    Raises:
+        BundleError: the step is no single number.
+    """
     step = tensors.get(f"{weight}_operand_scale")
     gain = tensors.get(f"{weight}_operand_gain")
+    if step is not None and step.shape:
+        raise BundleError(
+            f"expected one step for the operand of {weight}, got {step.shape}; pack the model again"
+        )
     return (
         UNIT_SCALE if step is None else np.float32(step),
         None if gain is None else gain.astype(np.float32),

@@ -81,9 +81,9 @@ class ReferenceEngine(HostStateEngine):
         with np.errstate(all="ignore"):  # where ONNX says inf or NaN, that is the result
             for node in self._program.nodes:
                 values.update(zip(node.outputs, self._evaluate(node, values), strict=True))
-        new = [values[f"{name}_out"] for name in self._slices]
-        y = values[self._program.output]
-        return y.astype(np.float32), np.concatenate(new, axis=1).astype(np.float32)
+            new = [values[f"{name}_out"] for name in self._slices]
+            y = values[self._program.output]
+            return y.astype(np.float32), np.concatenate(new, axis=1).astype(np.float32)
 
     def _evaluate(self, node: StepNode, values: Mapping[str, Array]) -> States:
         if node.op in CELLS:

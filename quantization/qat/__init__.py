@@ -6,19 +6,20 @@ It pays for weights of 4 bits alone. On three tasks (remaining life with spiky s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import Recipe
 from quantization.progress import Progress
+from quantization.qat.choice import Rows
 from quantization.qat.twin import TwinStream
 from quantization.quantized import Quantized
-from quantization.rounding import QuantizedRows
 from quantization.step_model import StepModel
 
-Finetune: TypeAlias = Callable[[Quantized, TwinStream, Progress], Mapping[str, QuantizedRows]]
-"""``finetune(quantized, twin, progress)`` -> the rows of every integer weight."""
+Finetune: TypeAlias = Callable[[Quantized, TwinStream, Progress], Sequence[Rows]]
+"""``finetune(quantized, twin, progress)`` -> all integer weights by name, as they were on the way
+and at the end: which of these is best, only data that it did not see can tell."""
 
 
 def finetuner_of(model: StepModel, recipe: Recipe) -> Finetune:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -22,11 +22,12 @@ Tensor: TypeAlias = torch.Tensor
 
 _WINDOW_STEPS = 64
 _N_WINDOWS = 32
-_STEPS_RATE = 1e-2  # of weights, in steps of their grid
+_STEPS_RATE = 3e-3  # of weights, in steps of their grid
 _GROWTH_RATE = 1e-3  # of the logarithm of a row scale
 _LONGEST_GRADIENT = 1.0
 _STATE_SHARE = 0.1  # of the loss
 _LEAST_VARIANCE = 1e-3  # of the mean: what hardly moves must not decide
+_N_LOOKS = 5  # single roundings flip to the end, so that the last need not be the best
 _SEED = 0
 
 
@@ -43,8 +44,13 @@ class Distiller:
 
     def finetune(
         self, quantized: Quantized, twin: TwinStream, progress: Progress
-    ) -> Mapping[str, QuantizedRows]:
-        """Learn the rows of every integer weight; the grids of operands stay as they are."""
+    ) -> list[dict[str, QuantizedRows]]:
+        """Learn the rows of every integer weight; the grids of operands stay as they are.
+
+        Returns them as they were at five times, or after each step where there are fewer.
+        """
+        looks = np.linspace(0, self._n_steps, _N_LOOKS + 1, dtype=int)[1:]
+        found: list[dict[str, QuantizedRows]] = []
         with _one_thread():
             weights, windows = MasterWeights(self._model, quantized), _Windows(twin, self._step)
             optimizer = torch.optim.Adam(
@@ -63,8 +69,10 @@ class Distiller:
                     optimizer.zero_grad()  # it points nowhere
                 optimizer.step()
                 schedule.step()
+                if k + 1 in looks:
+                    found.append(weights.rows())
                 progress("finetune", k + 1, self._n_steps)
-            return weights.rows()
+        return found
 
 
 class _Windows:

@@ -66,6 +66,8 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "LeakyRelu": lambda at, a: functional.leaky_relu(a, at.get("alpha", 0.01)),
     "Elu": lambda at, a: functional.elu(a, at.get("alpha", 1.0)),
     "Softplus": lambda _, a: torch.logaddexp(a, torch.zeros_like(a)),
+    "Softsign": lambda _, a: functional.softsign(a),
+    "ThresholdedRelu": lambda at, a: functional.threshold(a, at.get("alpha", 1.0), 0.0),
     "Erf": lambda _, a: torch.erf(a),
     "Exp": lambda _, a: torch.exp(a),
     "Log": lambda _, a: torch.log(a),

@@ -38,7 +38,7 @@ def _tried(report: Report) -> Section:
     rows = [
         (
             r["recipe"],
-            f"{r['p50_us']:.1f} us on {r['engine']}",
+            f"{r['p50_us']:.3g} us on {r['engine']}",
             "" if r["verdict"] is None else db(r["sqnr_db"]),
             r["verdict"] or "not asked",
             r["reason"],

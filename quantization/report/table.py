@@ -74,7 +74,7 @@ def _of_import(report: Report) -> list[tuple[str, str]]:
         rows.append(("rounding", ", ".join(f"{cell} {name}" for cell, name in rounding.items())))
     for rung in report.get("tried", []):
         verdict = rung["verdict"] or "not asked"
-        text = f"{rung['p50_us']:.1f} us a step on {rung['engine']}: {verdict}"
+        text = f"{rung['p50_us']:.3g} us a step on {rung['engine']}: {verdict}"
         rows.append((f"recipe {rung['recipe']}", text))
     if finetuning := report.get("finetuning"):
         rows.append(("finetuning", _finetuned(finetuning)))

@@ -485,7 +485,7 @@ def test_a_fault_may_come_later_and_of_itself(board, open_link):
     made = board("unplug=0.1@0.2")
     got = open_link(made.port)
     got.until_event(LinkDown)
-    assert got.n_samples > 100
+    assert got.n_samples > 0
     got.until_event(LinkUp)
 
 

@@ -47,8 +47,13 @@ def test_every_sample_arrives_once_in_order(source, open_link, name):
         got.until_samples(1000)
         assert got.items[0] == LinkUp(got.items[0].t_s, board.port, source.schema)
         assert got.events() == got.items[:1]
-        np.testing.assert_array_equal(got.values(), source.samples[: got.n_samples])
+        place = np.searchsorted(source.samples[:, 0], got.values()[:, 0])
+        np.testing.assert_array_equal(got.values(), source.samples[place])
+        steps = np.diff(place, prepend=-1)
         statistics = got.link.statistics
+    assert steps.min() == 1
+    # A machine too busy to read lets the board's ring overflow; without numbers nobody else knows.
+    assert (steps - 1).sum() <= (board.n_dropped if name != "framed" else 0)
     assert statistics.frames_bad == statistics.lost_samples == statistics.overrun_samples == 0
     assert statistics.samples >= 1000
 

@@ -22,7 +22,8 @@ from quantization.recipe import RECIPES
 from quantization.sites import find_sites
 from quantization.step_model import StepModel
 
-N_IN, N_HIDDEN, N_PROJECTED, N_ROWS = 3, 6, 4, 16
+N_IN, N_HIDDEN, N_PROJECTED = 3, 6, 4
+N_ROWS = 8  # onnxruntime 1.23 gets the 32nd row of an integer product wrong on CPUs with AMX
 FORMS = [name for name, recipe in RECIPES.items() if not recipe.n_finetune_steps]
 TOLERANCES = {"fp32": 1e-6, "fp16": 5e-3, "int8": 2e-6}
 

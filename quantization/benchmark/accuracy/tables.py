@@ -10,6 +10,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from edge_gru.engines.base import EngineSource
+from edge_gru.engines.select import open_engine
+from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import GateResult
 from quantization.benchmark.accuracy import bars, subjects
 from quantization.benchmark.accuracy.bars import AMPLIFIER_ESR, OURS
@@ -33,7 +36,7 @@ from quantization.twins import Twins, twins_of
 RECIPES = ("rec", "rec-nearest", "rec-hilo", "int8-hilo", "int8", "w4", "fp16")
 EXAMPLES = ("cmapss_fd001", "basicmotions", "phone_motion")
 AMPLIFIERS = ("ht1-ht11", "ht1-ht13")
-ENGINES = ("reference", "onnxruntime")
+ENGINES = ("reference", "onnxruntime", "native")
 
 _QUICK_STEPS = 20_000
 
@@ -126,6 +129,7 @@ def _as_packed(row: Row, gate: GateResult | None) -> Row:
 
 def _cell_rows(extent: Extent) -> Iterator[Row]:
     builders: tuple[Build, ...] = (
+        partial(subjects.long_memory_network, "GRU"),
         partial(subjects.long_memory_network, "LSTM"),
         partial(subjects.run_to_failure_network, "LSTM"),
         partial(subjects.run_to_failure_network, "RNN"),
@@ -135,10 +139,19 @@ def _cell_rows(extent: Extent) -> Iterator[Row]:
         work = work_on(subject)
         for recipe in ("rec", "rec-hilo"):
             source = made_by(work, recipe)
-            for engine in ENGINES:
+            for engine in filter(partial(_runs, source), ENGINES):
                 twins = on_engine(twins_of(source), engine)
                 evidence = judged(subject, twins, extent.n_steps)
                 yield row_of(subject, recipe, evidence, Sizes.of(source), engine)
+
+
+def _runs(source: EngineSource, engine: str) -> bool:
+    """Whether an engine is here: one of C may not have been built."""
+    try:
+        open_engine(engine, source).close()
+    except EngineUnavailableError:
+        return False
+    return True
 
 
 def _peer_rows(extent: Extent) -> Iterator[Row]:

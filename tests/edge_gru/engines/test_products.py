@@ -141,3 +141,8 @@ def test_weights_outside_the_cells_are_found(node: StepNode, expected: tuple | N
 )
 def test_forms_that_no_engine_has_say_why(operand: str, weight: str, is_fine: bool) -> None:
     assert (ProductForm(operand, weight).fault is None) is is_fine
+
+
+def test_operand_has_one_step_for_all_of_its_values() -> None:
+    with pytest.raises(BundleError, match=r"expected one step for the operand of w, got \(7,\)"):
+        operand_grid({"w_operand_scale": np.ones(7, np.float32)}, "w")

@@ -16,6 +16,7 @@ from edge_gru.engines.products import FLOAT, HALF, multiply
 from edge_gru.engines.reference import ReferenceEngine, step_cell
 from edge_gru.errors import BundleError, EngineUnavailableError
 from edge_gru.manifest import ProductForm, Program, StepNode
+from edge_gru.state import State
 
 N_IN, N_HIDDEN = 3, 4
 INT8 = {"w_hh": ProductForm("int8", "int8")}
@@ -192,3 +193,15 @@ def test_states_are_rounded_to_float32_between_steps(bundle: Bundle, samples: np
         y = engine.step(x)
         engine.load_state(0, saved)
         np.testing.assert_array_equal(engine.step(x), y)  # nothing is kept beside the state
+
+
+def test_state_that_grows_past_float32_is_infinite_and_nothing_raises(
+    make_bundle: Callable[..., Bundle],
+) -> None:
+    source = make_bundle("RNN_RELU").source
+    with open_reference(source, "fp32") as engine:
+        size = engine.manifest.state_sizes
+        huge = {name: np.full(n, 3e38, np.float32) for name, n in size.items()}
+        engine.load_state(0, State(engine.model_hash, 0, huge))
+        for _ in range(3):
+            engine.step(np.full(engine.n_in, 1e30, np.float32))

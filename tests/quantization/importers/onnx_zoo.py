@@ -250,6 +250,9 @@ def stack(
         shapes = {"w": (1, rows, width), "r": (1, rows, n_hidden), "b": (1, 2 * rows)}
         names = {name: f"{name}_{k}" for name in shapes}
         constants |= {names[name]: normal(*shape) for name, shape in shapes.items()}
+        if kind == "rnn_relu":  # else it may grow without end
+            reach = np.abs(constants[names["r"]]).sum(axis=2).max()
+            constants[names["r"]] *= np.float32(min(1.0, 0.9 / reach))
         constants[f"m_{k}"] = normal(n_hidden, n_top)
         inputs = [below, *names.values()]
         nodes.append(helper.make_node(op, inputs, [f"all_{k}"], hidden_size=n_hidden, **attributes))

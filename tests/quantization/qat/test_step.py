@@ -48,6 +48,9 @@ CASES = [
     ("LeakyRelu", {}, (A,)),
     ("Elu", {"alpha": 0.7}, (A,)),
     ("Softplus", {}, (40 * A,)),
+    ("Softsign", {}, (A,)),
+    ("ThresholdedRelu", {"alpha": 0.4}, (A,)),
+    ("ThresholdedRelu", {}, (A,)),
     ("Erf", {}, (A,)),
     ("Exp", {}, (A,)),
     ("Log", {}, (POSITIVE,)),
@@ -199,10 +202,10 @@ def test_gradient_passes_the_grid_and_stops_beyond_it(operand):
 
 def test_operation_that_cannot_be_followed_is_named():
     model = cell_model("GRU")
-    odd = StepNode("Einsum", ("x",), ("odd",))
+    odd = StepNode("Walk", ("x",), ("odd",))
     program = Program((odd, *model.program.nodes), "top", 17)
     wider = StepModel(program, model.weights, model.states, N_IN, N_OUT)
-    with pytest.raises(ConfigError, match=r"cannot follow operation Einsum; use a recipe without"):
+    with pytest.raises(ConfigError, match=r"cannot follow operation Walk; use a recipe without"):
         finetuner_of(wider, RECIPES["w4-qat"])
 
 
