@@ -72,28 +72,30 @@ def quantized(folder: Path, seed: int = 0) -> Bundle:
     return quantize(path, calibration=[x])
 
 
-def bundle_of(kind: str, seed: int = 0, recipe: str = "rec-nearest") -> Bundle:
+def bundle_of(
+    kind: str, seed: int = 0, recipe: str = "rec-nearest", n_hidden: int = N_HIDDEN
+) -> Bundle:
     """Two cells of one kind and width, so that swapped states would fit, and a linear head.
 
     An LSTM has learned starts.
     """
     rng = np.random.default_rng(seed)
-    weights: dict[str, np.ndarray] = {"head": rng.normal(0, 0.5, (N_HIDDEN, N_OUT))}
+    weights: dict[str, np.ndarray] = {"head": rng.normal(0, 0.5, (n_hidden, N_OUT))}
     nodes, states, below, width = [], [], "x", N_IN
     for layer in range(2):
         cell, names = f"cell_{layer}", [f"state_{layer:02d}_{s}" for s in CELLS[kind].states]
-        n_rows = len(CELLS[kind].gates) * N_HIDDEN
-        shapes = {"w_ih": (n_rows, width), "w_hh": (n_rows, N_HIDDEN), "w_hr": (N_HIDDEN,) * 2}
+        n_rows = len(CELLS[kind].gates) * n_hidden
+        shapes = {"w_ih": (n_rows, width), "w_hh": (n_rows, n_hidden), "w_hr": (n_hidden,) * 2}
         shapes |= {"b_ih": (n_rows,), "b_hh": (n_rows,)}
         for name, shape in shapes.items():
-            weights[f"{cell}.{name}"] = rng.normal(0, 0.25, shape)
+            weights[f"{cell}.{name}"] = rng.normal(0, 0.7 / np.sqrt(n_hidden), shape)
         for name, bound in zip(names, CELLS[kind].bounds.values(), strict=True):
-            states.append(StateInfo(name, N_HIDDEN, bound, has_initial=kind == "LSTM"))
+            states.append(StateInfo(name, n_hidden, bound, has_initial=kind == "LSTM"))
             if kind == "LSTM":
-                weights[f"{name}.initial"] = rng.uniform(-1, 1, N_HIDDEN)
+                weights[f"{name}.initial"] = rng.uniform(-1, 1, n_hidden)
         new = tuple(f"{name}_out" for name in names)
         nodes.append(StepNode(kind, (below, *names), new, {"cell": cell}))
-        below, width = new[0], N_HIDDEN
+        below, width = new[0], n_hidden
     nodes.append(StepNode("MatMul", (below, "head"), ("top",)))
     weights = {name: value.astype(np.float32) for name, value in weights.items()}
     model = StepModel(Program(tuple(nodes), "top", 17), weights, tuple(states), N_IN, N_OUT)

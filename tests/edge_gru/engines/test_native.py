@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.cells import CELLS
+from edge_gru.engines.golden import replay
 from edge_gru.engines.products import operand_steps
 from edge_gru.engines.reference import ReferenceEngine
 from edge_gru.engines.select import open_engine
@@ -265,6 +266,25 @@ def test_cell_of_several_vectors_follows_its_definition(kind: str, kernel: str) 
     with open_native(source, "fp32", kernel=kernel) as engine:
         for x in samples_of(engine, 50):
             np.testing.assert_allclose(engine.step(x), definition.step(x), atol=2e-5)
+
+
+@pytest.mark.parametrize("kernel", _native.KERNELS)
+@pytest.mark.parametrize("recipe", ["fp32", "rec", *RECIPES])
+@pytest.mark.parametrize("kind", CELLS)
+def test_cell_of_no_round_width_passes_its_golden_vectors(
+    kind: str, recipe: str, kernel: str, make_bundle: Callable[..., Bundle]
+) -> None:
+    bundle = make_bundle(kind, recipe=recipe, n_hidden=37)
+    source = bundle.source
+    with open_native(source, source.precision(None), kernel=kernel, n_streams=70) as engine:
+        assert replay(engine, bundle.parts["golden.safetensors"]).passed
+        x = np.random.default_rng(3).normal(size=(70, engine.n_in)).astype(np.float32)
+        together = [engine.step_batch(x) for _ in range(3)][-1]
+        engine.reset()
+        alone = [
+            engine.step_batch(x[k : k + 1], np.array([k])) for k in range(70) for _ in range(3)
+        ]
+        np.testing.assert_array_equal(together, np.concatenate(alone[2::3]))
 
 
 @pytest.mark.parametrize("kernel", _native.KERNELS)
