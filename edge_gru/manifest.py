@@ -145,7 +145,7 @@ class ProductRecipe(ProductForm, frozen=True, forbid_unknown_fields=True, omit_d
     """
 
     rounding: Literal["nearest", "gptq"] = "nearest"
-    head_room: Annotated[float, Meta(ge=1)] = 2.0
+    head_room: Annotated[float, Meta(ge=1, le=1000)] = 2.0
 
     @property
     def form(self) -> ProductForm:
@@ -156,9 +156,9 @@ class ProductRecipe(ProductForm, frozen=True, forbid_unknown_fields=True, omit_d
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a model is quantized: each kind of product, and single weights by name.
 
-    ``recurrent`` is the product of a cell with its h, ``stacked`` with the h of the cell below,
+    ``recurrent`` is the product of a cell with its h, ``stacked`` with the bounded h of one below,
     ``input`` with any other x, ``dense`` every other product with a weight. ``tensors`` overrides
-    them for weights whose names match a pattern (``fnmatch``), the last match first.
+    them for weights whose names match a pattern (``fnmatch``), the last match counts.
     ``n_finetune_steps``: of distillation after rounding.
     """
 

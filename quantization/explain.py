@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.golden import sqnr_db
-from edge_gru.engines.products import FLOAT, INT8_MAX, operand_grid, operand_steps
+from edge_gru.engines.products import FLOAT, operand_grid, operand_steps, reach
 from edge_gru.engines.tensors import WEIGHTS, read_tensors, unpacked
 from edge_gru.manifest import Manifest, ProductForm
 from quantization import step_graph
@@ -22,7 +22,7 @@ from quantization.sites import Site, find_sites
 from quantization.step_model import StepModel
 
 _QUANTIZED, _SCALE, _STEP, _GAIN = "_q", "_scale", "_operand_scale", "_operand_gain"
-_SUFFIXES = (_QUANTIZED, _SCALE, _GAIN)
+_SUFFIXES = (_QUANTIZED, _SCALE, _STEP, _GAIN)
 _N_BINS = 24
 
 
@@ -81,11 +81,13 @@ def explain(packed: Packed, samples: Samples | None = None) -> list[TensorRow]:
     forms = manifest.precisions[precision].products
     model = StepModel(manifest.program, weights, manifest.states, manifest.n_in, manifest.n_out)
     sites = [site for site in find_sites(model) if site.weight in forms]
-    rows += _operands(model, sites, forms, samples)
+    joint = manifest.precisions[precision].joint
+    rows += _operands(model, sites, forms, joint, samples)
+    transposed = {site.weight for site in sites if site.is_transposed}
+    ours = {f"{name}{suffix}" for name in forms for suffix in _SUFFIXES}
     rows += [
-        _weight(name, weights, forms.get(name, FLOAT))
-        for name in sorted(weights)
-        if not name.endswith(_SUFFIXES)
+        _weight(name, weights, forms.get(name, FLOAT), is_transposed=name in transposed)
+        for name in sorted(set(weights) - ours)
     ]
     inside = "gates, pre-activations and blend"
     rows.append(TensorRow(name=inside, dtype="float32", shape=[], grid="int32 sums are exact"))
@@ -97,6 +99,7 @@ def _operands(
     model: StepModel,
     sites: list[Site],
     forms: Mapping[str, ProductForm],
+    joint: tuple[str, ...],
     samples: Samples | None,
 ) -> list[TensorRow]:
     values: dict[str, npt.NDArray[np.float32]] = {}
@@ -104,28 +107,36 @@ def _operands(
         graph = step_graph.build(model, Quantized())
         values = values_at(graph, {s.operand for s in sites}, samples.x, samples.fp32)
     return [
-        _operand(model, site, forms[site.weight], values.get(site.operand))
+        _operand(
+            model, site, forms[site.weight], values.get(site.operand), is_joint=site.cell in joint
+        )
         for site in sites
         if forms[site.weight].operand != "fp32"
     ]
 
 
 def _operand(
-    model: StepModel, site: Site, form: ProductForm, values: npt.NDArray[np.float32] | None
+    model: StepModel,
+    site: Site,
+    form: ProductForm,
+    values: npt.NDArray[np.float32] | None,
+    *,
+    is_joint: bool,
 ) -> TensorRow:
     name = f"{site.operand} into {site.weight}"
     shape = [site.floats(model).shape[1]]
     if not form.has_integer_operand:
         return TensorRow(name=name, dtype=form.operand, shape=shape, grid="rounded")
     step, gain = operand_grid(model.weights, site.weight)
-    kind = "calibrated with head-room" if site.bound is None else "fixed"
+    kind = "calibrated" if site.bound is None else "fixed"
+    whose = "of x and h together" if is_joint else "of this product alone"
     equalised = "" if gain is None else ", equalised"
     rows = " in two rows, 16 bits" if form.operand == "int8-hilo" else ""
     row = TensorRow(
         name=name,
         dtype="int8",
         shape=shape,
-        grid=f"{kind}{equalised}, zero point 0, of this product alone{rows}",
+        grid=f"{kind}{equalised}, zero point 0, {whose}{rows}",
         scale=(float(step), float(step)),
     )
     if values is None:
@@ -135,11 +146,13 @@ def _operand(
     return msgspec.structs.replace(
         row,
         sqnr_db=sqnr_db(scaled, read.astype(np.float32)),
-        saturated=float(np.mean(np.abs(scaled) > (INT8_MAX + 0.5) * step)),
+        saturated=float(np.mean(np.abs(scaled) > reach(step))),
     )
 
 
-def _weight(name: str, weights: Mapping[str, npt.NDArray[Any]], form: ProductForm) -> TensorRow:
+def _weight(
+    name: str, weights: Mapping[str, npt.NDArray[Any]], form: ProductForm, *, is_transposed: bool
+) -> TensorRow:
     value = weights[name]
     shape = list(value.shape)
     if not form.has_integer_weight:
@@ -147,7 +160,7 @@ def _weight(name: str, weights: Mapping[str, npt.NDArray[Any]], form: ProductFor
         return TensorRow(name=name, dtype=dtype, shape=shape, grid="")
     q, scale = weights[f"{name}{_QUANTIZED}"], weights[f"{name}{_SCALE}"]
     gain = weights.get(f"{name}{_GAIN}")
-    rows = value if q.shape == value.shape else value.T
+    rows = value.T if is_transposed else value
     rows = rows if gain is None else rows / gain
     return TensorRow(
         name=name,
@@ -163,12 +176,14 @@ def _weight(name: str, weights: Mapping[str, npt.NDArray[Any]], form: ProductFor
 def scale_histograms(packed: Packed) -> list[ScaleHistogram]:
     """Count the row scales of every quantized matrix, on a logarithmic axis."""
     weights = read_tensors(packed.parts[WEIGHTS], WEIGHTS)
+    products = packed.manifest.precisions[packed.manifest.default_precision].products
     rows = []
-    for name, scale in sorted(weights.items()):
-        if not name.endswith(_SCALE) or name.endswith(_STEP):
+    for weight in sorted(products):
+        scale = weights.get(f"{weight}{_SCALE}")
+        if scale is None:
             continue
         low, high = float(scale.min()), float(scale.max())
         edges = np.geomspace(low / 1.01, high * 1.01, _N_BINS + 1)
         n, _ = np.histogram(scale, edges)
-        rows.append(ScaleHistogram(name.removesuffix(_SCALE), edges.tolist(), n.tolist()))
+        rows.append(ScaleHistogram(weight, edges.tolist(), n.tolist()))
     return rows

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_gru.engines.products import FLOAT, INT8_MAX, operand_grid
+from edge_gru.engines.products import FLOAT, operand_grid, reach
 from edge_gru.manifest import InputRange
 from quantization.quantized import Quantized
 from quantization.sites import Site
 from quantization.step_model import StepModel
-
-_HALF_A_STEP = 0.5
 
 
 def input_limit(model: StepModel, sites: Sequence[Site], quantized: Quantized) -> InputRange | None:
@@ -31,8 +29,7 @@ def input_limit(model: StepModel, sites: Sequence[Site], quantized: Quantized) -
     limits = []
     for site in first:
         step, gain = operand_grid(quantized.tensors, site.weight)
-        reach = (INT8_MAX + _HALF_A_STEP) * float(step)
-        limits.append(np.full(model.n_in, reach) / (1.0 if gain is None else gain))
+        limits.append(np.full(model.n_in, reach(step)) / (1.0 if gain is None else gain))
     limit = np.min(limits, axis=0)
     mean, scale = np.zeros(model.n_in), np.ones(model.n_in)
     if model.normalisation is not None:

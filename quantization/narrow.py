@@ -21,7 +21,7 @@ from quantization.qat import finetuner_of
 from quantization.qat.choice import Finetuning, choose_finetuned
 from quantization.qat.twin import TwinStream
 from quantization.quantized import Quantized
-from quantization.recipe import recipe_of
+from quantization.recipe import check_patterns, recipe_of
 from quantization.rounding import QuantizedRows
 from quantization.rounding_choice import Rounder, Unit, choose_rounding, joint, single
 from quantization.sites import Site, find_sites
@@ -60,6 +60,7 @@ def narrow(
         ConfigError: the recipe finetunes, and torch is not here or cannot follow the model.
     """
     sites = find_sites(model)
+    check_patterns(recipe, sites)
     recipes = {site.weight: recipe_of(recipe, site) for site in sites}
     forms = {weight: r.form for weight, r in recipes.items() if r.weight != "fp32"}
     integer = [site for site in sites if recipes[site.weight].has_integer_weight]

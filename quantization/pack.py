@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
-from edge_gru.engines.products import FLOAT
+from edge_gru.engines.products import FLOAT, HALF
 from edge_gru.engines.select import open_engine
 from edge_gru.engines.tensors import GOLDEN, WEIGHTS
 from edge_gru.errors import EngineUnavailableError
@@ -171,6 +171,9 @@ def _limits(model: StepModel, quantized: Quantized) -> PrecisionInfo:
         limits = msgspec.structs.replace(limits, step_tolerance=_LO_STEP_TOLERANCE)
     if any(form.weight == "int4" for form in forms.values()):
         limits = msgspec.structs.replace(limits, stream_sqnr_db=_COARSE_STREAM_DB)
+    if HALF in forms.values():
+        tolerance = max(limits.step_tolerance, _PRECISIONS["fp16"].step_tolerance)
+        limits = msgspec.structs.replace(limits, step_tolerance=tolerance)
     return msgspec.structs.replace(
         limits,
         products=dict(forms),

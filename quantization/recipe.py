@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,24 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         fields: dict[str, Any] = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise ConfigError(f"expected a recipe in {path}, got {error}") from error
     base = fields.pop("base", None)
-    start = {} if base is None else msgspec.to_builtins(find_recipe(str(base)))
+    if base is not None and base not in list(RECIPES):
+        raise ConfigError(f"{path}: expected a base of {', '.join(RECIPES)}, got {base!r}")
+    start = {} if base is None else msgspec.to_builtins(RECIPES[base])
     try:
-        recipe = msgspec.convert({**start, "name": path.stem, **fields}, Recipe)
+        recipe = msgspec.convert(_merged(start, {"name": path.stem, **fields}), Recipe)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path} is no recipe: {error}") from error
     return checked(recipe)
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """Put fields over those of a preset, also in its tables."""
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return {**base, **{name: _merged(base.get(name), value) for name, value in over.items()}}
 
 
 def checked(recipe: Recipe) -> Recipe:
@@ -95,6 +105,20 @@ def checked(recipe: Recipe) -> Recipe:
             "and it has none; leave it out"
         )
     return recipe
+
+
+def check_patterns(recipe: Recipe, sites: Sequence[Site]) -> None:
+    """Refuse a recipe with an override of no weight.
+
+    Raises:
+        ConfigError: names the pattern, and the weights that there are.
+    """
+    weights = [site.weight for site in sites]
+    for pattern in recipe.tensors:
+        if not any(fnmatch.fnmatchcase(weight, pattern) for weight in weights):
+            raise ConfigError(
+                f"recipe {recipe.name}: expected a pattern of {', '.join(weights)}, got {pattern!r}"
+            )
 
 
 def recipe_of(recipe: Recipe, site: Site) -> ProductRecipe:

@@ -143,7 +143,7 @@ def choose_rounding(
     """
     chosen = {weight: rows for unit in units for weight, rows in rounder.nearest(unit).items()}
     names = dict.fromkeys(chosen, "nearest")
-    tried = [u for u in units if rounder.recipes[u.sites[0].weight].rounding == "gptq"]
+    tried = [u for u in units if all(rounder.recipes[s.weight].rounding == "gptq" for s in u.sites)]
     best = score(chosen) if tried else 0.0
     for k, unit in enumerate(tried):
         rows = rounder.gptq(unit)

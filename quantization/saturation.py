@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_gru.engines.products import INT8_MAX, operand_grid
+from edge_gru.engines.products import operand_grid, reach
 from quantization.comparison import Samples
 from quantization.operands import values_at
 from quantization.sites import Site, find_sites
 from quantization.step_model import StepModel
 from quantization.twins import Twins, float_graph
-
-_HALF_A_STEP = 0.5
 
 
 def saturation(twins: Twins, samples: Samples) -> dict[str, float]:
@@ -36,6 +34,6 @@ def saturation(twins: Twins, samples: Samples) -> dict[str, float]:
     def share(site: Site) -> float:
         step, gain = operand_grid(tensors, site.weight)
         read = np.abs(values[site.operand] * (1 if gain is None else gain))
-        return float(np.mean(read > (INT8_MAX + _HALF_A_STEP) * step))
+        return float(np.mean(read > reach(step)))
 
     return {f"{site.operand} into {site.weight}": share(site) for site in sites}

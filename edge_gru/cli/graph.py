@@ -29,6 +29,9 @@ def step_tree(bundle: Bundle) -> Tree:
     return root
 
 
+_INTEGERS = ("_q", "_q4", "_scale", "_operand_scale", "_operand_gain")
+
+
 class _Drawing:
     """Knows what makes each value, and what has been drawn."""
 
@@ -67,7 +70,13 @@ class _Drawing:
 
     def _title(self, node: StepNode) -> str:
         cell = node.attributes.get("cell")
-        names = [name for name in node.inputs if name in self._weights]
+        inputs = [name for name in node.inputs if name in self._weights]
+        names = [
+            f"{name}{end}"
+            for name in inputs
+            for end in ("", *_INTEGERS)
+            if f"{name}{end}" in self._weights
+        ]
         if cell is not None:
             names += [name for name in self._weights if name.startswith(f"{cell}.")]
         tensors = ", ".join(self._tensor(name) for name in sorted(names))

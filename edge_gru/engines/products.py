@@ -87,6 +87,11 @@ def operand_steps(
     return high.astype(np.float64) + _steps(rest, step).astype(np.float64) / LO_STEPS
 
 
+def reach(step: np.float32) -> float:
+    """Return the magnitude beyond which a grid reads its own end."""
+    return (INT8_MAX + 0.5) * float(step)
+
+
 def dense_weight(node: StepNode, tensors: Mapping[str, Any]) -> tuple[str, bool] | None:
     """Name the constant matrix of a MatMul or Gemm, and say whether it lies as (n, rows).
 

@@ -62,6 +62,11 @@ class ReferenceEngine(HostStateEngine):
                 f"the reference engine has no operator {', '.join(unknown)}; use onnxruntime"
             )
         self._constants = {name: widened(value) for name, value in source.weights().items()}
+        self._by_rows = dict(self._constants)  # every weight as (rows, n)
+        for node in self._program.nodes:
+            dense = dense_weight(node, self._constants)
+            if dense is not None and dense[1]:
+                self._by_rows[dense[0]] = self._constants[dense[0]].T
         self._forms = source.manifest.precisions[self.precision].products
         cells = {str(node.attributes.get("cell", "")) for node in self._program.nodes} - {""}
         self._cells = {cell: of_cell(self._constants, cell) for cell in cells}
@@ -92,9 +97,8 @@ class ReferenceEngine(HostStateEngine):
             return step_cell(node.op, x, tuple(states), self._cells[cell], self._cell_forms[cell])
         dense = dense_weight(node, self._constants)
         if dense is not None and dense[0] in self._forms:
-            product = multiply(
-                self._forms[dense[0]], values[node.inputs[0]], self._constants, dense[0]
-            )
+            operand = values[node.inputs[0]]
+            product = multiply(self._forms[dense[0]], operand, self._by_rows, dense[0])
             bias = node.inputs[2] if len(node.inputs) > 2 else ""
             return (product + values[bias] if bias else product,)
         operands = [values[name] if name else None for name in node.inputs]

@@ -50,10 +50,13 @@ def unpacked(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[A
     """
     whole = dict(tensors)
     for name in [name for name in tensors if name.endswith("_q4")]:
-        halves, weight = whole.pop(name), tensors.get(name.removesuffix("_q4"))
-        if weight is None or weight.ndim != 2 or halves.dtype != np.uint8:
+        weight_name = name.removesuffix("_q4")
+        halves, weight = whole.pop(name), tensors.get(weight_name)
+        scale = tensors.get(f"{weight_name}_scale", np.empty(0))
+        if weight is None or weight.ndim != 2 or not scale.size or halves.dtype != np.uint8:
             raise BundleError(f"expected {name} to be the rows of a weight; pack the model again")
-        n_rows, n = weight.shape
+        n_rows = scale.size  # the weight itself may lie the other way
+        n = weight.size // n_rows
         if halves.shape != (n_rows, (n + 1) // 2):
             raise BundleError(
                 f"expected {name} of shape ({n_rows}, {(n + 1) // 2}), got {halves.shape}; "

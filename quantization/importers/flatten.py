@@ -259,7 +259,7 @@ def _restored(emitter: Emitter, node: onnx.NodeProto, source: str) -> str:
     if trace.is_constant(source):
         if trace.n_batch in trace.values[source].shape:
             raise ModelError(f"{node.op_type} ({node.name}) is frozen to one batch size")
-        return emitter.constant(f"{output}.{source}", trace.values[source])
+        return emitter.constant(f"{output}.{source}.value", trace.values[source])
     axis, shape = trace.batch_axis(source), trace.row_shape(source)
     target = emitter.constant(f"{output}.{source}.shape", np.array([-1, *shape]))
     inputs = [emitter.name_of(source), target]

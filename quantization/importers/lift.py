@@ -94,7 +94,13 @@ def _needed(
     owner: dict[int, Recurrence] = {}
     first: dict[int, Recurrence] = {}
     for recurrence in recurrences:
-        places = [maker[name] for names in recurrence.outputs for name in names]
+        outputs_of_cell = [name for names in recurrence.outputs for name in names]
+        if not all(name in maker for name in outputs_of_cell):
+            raise ModelError(
+                f"{recurrence.who} reads the same at every step, nothing of x; put what it "
+                "computes in its place"
+            )
+        places = [maker[name] for name in outputs_of_cell]
         owner |= dict.fromkeys(places, recurrence)
         first[min(places)] = recurrence
     wanted, found = set(outputs), []

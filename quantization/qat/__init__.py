@@ -1,7 +1,6 @@
 """Finetuning of integer weights against the float model; all of torch is behind one door.
 
-It pays for weights of 4 bits alone. On three tasks (remaining life with spiky sensors, a memory of
-300 steps, speakers; GRU(64), two seeds each) 8-bit weights that GPTQ had rounded moved by FIGURES.
+Meant for weights of 4 bits; kept only where held-out data says that it pays.
 """
 
 from __future__ import annotations

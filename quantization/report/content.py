@@ -104,25 +104,19 @@ def rounded(value: Any) -> Any:
 
 
 def _sizes(packed: Packed) -> dict[str, Any]:
-    """Count bytes: of the step graphs by precision, and of the cells' weights by type."""
+    """Count bytes: of the step graphs by precision, and of the narrowed weights."""
     manifest = packed.manifest
     weights = read_tensors(packed.parts[WEIGHTS], WEIGHTS)
-    stored = {
-        name.removesuffix(end): weights[name].nbytes
-        for name in weights
-        for end in ("_q", "_q4")
-        if name.endswith(end)
-    }
-    quantized = set(stored)
+    products = manifest.precisions[manifest.default_precision].products
+    quantized = [name for name, form in products.items() if form.has_integer_weight]
+    stored = [f"{name}{end}" for name in quantized for end in ("_q", "_q4", "_scale")]
     return {
         "graphs_bytes": {
             name: len(packed.parts[info.graphs["step"]])
             for name, info in manifest.precisions.items()
         },
-        "recurrent_float_bytes": sum(weights[name].nbytes for name in quantized),
-        "recurrent_int8_bytes": sum(
-            stored[name] + weights[f"{name}_scale"].nbytes for name in quantized
-        ),
+        "weights_float_bytes": sum(weights[name].nbytes for name in quantized),
+        "weights_integer_bytes": sum(weights[name].nbytes for name in stored if name in weights),
     }
 
 

@@ -111,9 +111,9 @@ def _units(report: Report) -> Section:
 def _sizes(report: Report) -> Section:
     sizes = report["sizes"]
     rows = [(f"step graph, {name}", f"{n} bytes") for name, n in sizes["graphs_bytes"].items()]
-    if sizes["recurrent_int8_bytes"]:
-        rows.append(("recurrent weights, float32", f"{sizes['recurrent_float_bytes']} bytes"))
-        rows.append(("recurrent weights, int8", f"{sizes['recurrent_int8_bytes']} bytes"))
+    if sizes["weights_integer_bytes"]:
+        rows.append(("narrowed weights, float32", f"{sizes['weights_float_bytes']} bytes"))
+        rows.append(("narrowed weights, integers", f"{sizes['weights_integer_bytes']} bytes"))
     return Section("sizes", "Sizes", "", ("what", "size"), rows)
 
 

@@ -90,7 +90,8 @@ def test_integer_weight_under_a_float_operand_is_read_back() -> None:
 @settings(max_examples=40, deadline=None)
 def test_four_bits_come_back_from_half_the_bytes(n: int, seed: int) -> None:
     q = np.random.default_rng(seed).integers(-8, 8, (3, n)).astype(np.int8)
-    stored = packed({"w": np.zeros((3, n), np.float32), "w_q": q}, "w")
+    plain = {"w": np.zeros((n, 3), np.float32), "w_scale": np.ones(3, np.float32), "w_q": q}
+    stored = packed(plain, "w")  # the weight itself lies the other way, as in a MatMul
     assert stored["w_q4"].nbytes == 3 * ((n + 1) // 2)
     assert "w_q" not in stored
     np.testing.assert_array_equal(unpacked(stored)["w_q"], q)
@@ -103,11 +104,12 @@ def test_four_bits_come_back_from_half_the_bytes(n: int, seed: int) -> None:
         {"w_q4": np.zeros((3, 2), np.uint8), "w": np.zeros((3, 9), np.float32)},
         {"w_q4": np.zeros((3, 2), np.int8), "w": np.zeros((3, 4), np.float32)},
         {"w_q4": np.zeros((3, 2), np.uint8), "w": np.zeros(4, np.float32)},
+        {"w_q4": np.zeros((3, 2), np.uint8), "w": np.zeros((3, 4)), "w_scale": np.ones(0)},
     ],
 )
 def test_packed_rows_that_do_not_fit_their_weight_are_refused(broken: dict) -> None:
     with pytest.raises(BundleError, match="w_q4"):
-        unpacked(broken)
+        unpacked({"w_scale": np.ones(3, np.float32), **broken})
 
 
 @pytest.mark.parametrize(

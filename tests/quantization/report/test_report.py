@@ -45,8 +45,8 @@ def test_report_answers_what_users_ask(report):
     assert tensors["state_00_h"]["grid"] == "carried; never through Q/DQ"
     assert [rows["tensor"] for rows in report["row_scales"]] == ["gru_00.w_hh"]
     assert sum(report["row_scales"][0]["n"]) == 15
-    assert report["sizes"]["recurrent_int8_bytes"] == 15 * 5 + 15 * 4
-    assert report["sizes"]["recurrent_float_bytes"] == 15 * 5 * 4
+    assert report["sizes"]["weights_integer_bytes"] == 15 * 5 + 15 * 4
+    assert report["sizes"]["weights_float_bytes"] == 15 * 5 * 4
     costs = [row["sqnr_db"] for row in report["sensitivity"]]
     assert costs == sorted(costs)
     assert len(report["deviation_from_fp32"]["int8"]["over_time_std"]) == 100
