@@ -263,7 +263,22 @@ STREAMS: dict[str, Callable[[], nn.Module]] = {
     "lstm_states_apart": LstmStatesApart,
 }
 
+
+class OfNothing(nn.Module):
+    """A second GRU that reads the same at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(N_IN, 8, batch_first=True)
+        self.other = nn.GRU(N_IN, 8, batch_first=True)
+
+    def forward(self, x):
+        same, _ = self.other(torch.ones_like(x) * 0.3)
+        return self.gru(x)[0] + same
+
+
 NO_STREAMS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a cell of nothing": (OfNothing, "reads the same at every step, nothing of x"),
     "bidirectional": (lambda: nn.GRU(N_IN, 8, bidirectional=True), "is bidirectional"),
     "mean_pool": (MeanPool, r"ReduceMean .* pools over an axis of one step"),
     "first_step": (FirstStep, "the first step"),
