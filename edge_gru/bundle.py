@@ -117,8 +117,8 @@ class Bundle:
                 bundle stands there; nothing is left behind.
         """
         target = Path(path)
+        check_place(target)
         try:
-            _check_replaceable(target)
             write_atomically(target, self.to_bytes())
         except OSError as error:
             raise BundleError(
@@ -126,6 +126,23 @@ class Bundle:
                 "choose a folder that exists and has space"
             ) from error
         return target
+
+
+def check_place(target: Path) -> None:
+    """Refuse a place that a bundle could not be saved to, before the work that makes one.
+
+    Raises:
+        BundleError: the folder is missing, or a recording, a model or a device stands there.
+    """
+    try:
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the folder does not exist")
+        _check_replaceable(target)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write {target}: {error.strerror or error}; "
+            "choose a folder that exists and has space"
+        ) from error
 
 
 def _check_replaceable(target: Path) -> None:

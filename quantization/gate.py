@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edge_gru.engines.base import Float32
+from edge_gru.errors import ConfigError
 from quantization.calibrate import Calibration
 from quantization.checks import CONTROL, N_JUDGED_STEPS, all_checks
 from quantization.comparison import (
@@ -53,6 +54,9 @@ class GateSettings:
         n_steps: samples of the stream; fewer than 100,000 rank, they do not accept.
         seed: of the order in which sequences are joined.
         resets: the product clears its state where a sequence begins, and so does the stream.
+
+    Raises:
+        ConfigError: the tolerance is no number.
     """
 
     metric: Metric | None = None
@@ -60,6 +64,10 @@ class GateSettings:
     n_steps: int = N_JUDGED_STEPS
     seed: int = 0
     resets: bool = False
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.tolerance):
+            raise ConfigError("expected a tolerance such as 0.005, got nan")
 
 
 class Evidence(msgspec.Struct, frozen=True):

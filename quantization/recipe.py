@@ -70,6 +70,8 @@ def read_recipe(path: Path) -> Recipe:
         fields: dict[str, Any] = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise ConfigError(f"expected a recipe in {path}, got {error}") from error
+    if not fields:
+        raise ConfigError(f"expected a recipe in {path}, got an empty file; begin with a base")
     base = fields.pop("base", None)
     if base is not None and base not in list(RECIPES):
         raise ConfigError(f"{path}: expected a base of {', '.join(RECIPES)}, got {base!r}")

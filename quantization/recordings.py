@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.errors import DataError
-from firmware_bridge.errors import SchemaError
+from firmware_bridge.errors import FormatError, SchemaError
 from firmware_bridge.formats.csv_text import read_table
+from firmware_bridge.recording import SampleTable, is_sample_table, read_samples
 from firmware_bridge.sample import Channel
 
 
@@ -27,6 +28,8 @@ class Recordings:
 
 def read_recordings(paths: Iterable[Path]) -> Recordings:
     """Read every file: each CSV is one sequence, each array of an NPZ or NPY one or, in 3-D, many.
+
+    A recording of a port (.mcap), or a table made of one, has a sequence for each of its streams.
 
     Raises:
         DataError: a file is missing, of another kind, or holds something else.
@@ -61,6 +64,8 @@ def read_targets(paths: Iterable[Path], n_sequences: int) -> list[npt.NDArray[An
 
 def _read_one(path: Path) -> Recordings:
     try:
+        if path.suffix == ".mcap" or is_sample_table(path):
+            return _of_table(read_samples(path))
         if path.suffix == ".csv":
             channels, samples = read_table(path)
             return Recordings([samples], None if _is_unnamed(channels) else channels)
@@ -68,9 +73,15 @@ def _read_one(path: Path) -> Recordings:
             return Recordings(_read_arrays(path), None)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except SchemaError as error:
-        raise DataError(str(error)) from error
-    raise DataError(f"expected recordings as .csv, .npz or .npy, got {path}")
+    except (FormatError, SchemaError) as error:
+        raise DataError(f"{path}: {error}") from error
+    raise DataError(f"expected recordings as .csv, .npz, .npy or .mcap, got {path}")
+
+
+def _of_table(table: SampleTable) -> Recordings:
+    """Take the streams of a recording: each began with a restart or a new connection."""
+    streams = np.unique(table.stream)
+    return Recordings([table.values[table.stream == s] for s in streams], table.schema.channels)
 
 
 def _is_unnamed(channels: Sequence[Channel]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,21 @@ def read_samples(path: Path | str) -> SampleTable:
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror}; check the path") from error
     raise FormatError(f"expected a file .mcap, .csv or .npz, got {path}")
+
+
+def is_sample_table(path: Path) -> bool:
+    """Tell whether a file is a table as ``write_samples`` writes it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(",".join(_OWN_COLUMNS))
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {f"{name}.npy" for name in (*_OWN_COLUMNS, "names")} <= set(archive.namelist())
 
 
 def write_samples(table: SampleTable, path: Path | str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edge_gru.bundle import check_place
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
 from edge_gru.errors import ConfigError, DataError, GateError
@@ -18,7 +19,7 @@ from quantization.importers.source import name_of, open_model
 from quantization.pipeline import quantize as make_bundle
 from quantization.recipe import RECIPES
 from quantization.recordings import Recordings, read_recordings, read_targets
-from quantization.report import reasons, report_of, report_table, write_report
+from quantization.report import make_folder, reasons, report_of, report_table, write_report
 
 _EXAMPLES = """\b
 Examples:
@@ -84,6 +85,9 @@ def quantize(
     fresh start. A part of them judges: what does not pass the gate is refused, with the reasons
     and exit code 2.
     """
+    check_place(output)
+    if folder is not None:
+        make_folder(folder)
     recordings = read_recordings(files)
     n, schema = len(recordings.sequences), _schema(recordings, channels, rate_hz)
     for name in ("outputs", "labels"):

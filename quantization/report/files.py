@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -27,12 +29,28 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
         "report.md": markdown_text(report).encode(),
         "report.html": html_page(report).encode(),
     }
-    try:
-        target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
+    with _explained(target):
         for name, data in files.items():
             write_atomically(target / name, data)
+    return [target / name for name in files]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a report, before the work that it is to be about.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(
-            f"cannot write the report to {target}: {error.strerror or error}; choose another folder"
+            f"cannot write the report to {folder}: {error.strerror or error}; choose another folder"
         ) from error
-    return [target / name for name in files]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edge_gru.errors import DataError
-from firmware_bridge.sample import Channel
+from firmware_bridge.recording import SampleTable, write_samples
+from firmware_bridge.sample import Channel, Schema
 from quantization.recordings import read_recordings
 
 
@@ -37,7 +38,7 @@ def test_pickled_arrays_are_never_unpickled(tmp_path):
         ("x.csv", b"a,b\n1,2\n1,2,3\n", "line 3"),
         ("x.csv", b"", "has none"),
         ("x.npz", b"not a zip", "expected arrays of numbers"),
-        ("x.parquet", b"PAR1", r"expected recordings as .csv, .npz or .npy"),
+        ("x.parquet", b"PAR1", r"expected recordings as .csv, .npz, .npy or"),
     ],
 )
 def test_files_that_are_no_recordings_are_one_sentence(tmp_path, name, content, reason):
@@ -49,3 +50,21 @@ def test_files_that_are_no_recordings_are_one_sentence(tmp_path, name, content, 
 def test_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         read_recordings([tmp_path / "none.npz"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_table_of_a_recorded_port_has_a_sequence_for_each_stream(tmp_path, suffix):
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    n = np.arange(6)
+    schema = Schema.of([("vib", "g"), ("temperature", "degC")], rate_hz=10.0)
+    table = SampleTable(schema, n * 0.1, n, np.array([0, 0, 0, 2, 2, 2]), values)
+    write_samples(table, tmp_path / f"x{suffix}")
+    found = read_recordings([tmp_path / f"x{suffix}"])
+    assert [s.tolist() for s in found.sequences] == [values[:3].tolist(), values[3:].tolist()]
+    assert found.channels == schema.channels
+
+
+def test_recording_that_is_none_is_one_sentence(tmp_path):
+    (tmp_path / "x.mcap").write_bytes(b"no recording")
+    with pytest.raises(DataError, match=r"x\.mcap"):
+        read_recordings([tmp_path / "x.mcap"])

@@ -107,15 +107,23 @@ def _call_factory(path: Path, name: str) -> nn.Module:
     sys.path.insert(0, str(path.parent.resolve()))  # what the file imports lies beside it
     try:
         spec.loader.exec_module(code)
-    except (ImportError, SyntaxError) as error:
-        raise ModelError(f"{path} cannot be imported: {error}") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise ModelError(f"{path} cannot be imported: {kind}: {first_line(error)}") from error
     finally:
         sys.path.pop(0)
     factory = getattr(code, name, None)
     if not callable(factory):
         known = ", ".join(n for n, v in vars(code).items() if callable(v) and n[0] != "_")
         raise ModelError(f"expected a function {name!r} in {path}, got {known or 'none'}")
-    module = factory()
+    try:
+        module = factory()
+    except Exception as error:
+        kind = type(error).__name__
+        raise ModelError(
+            f"{name}() of {path} failed: {kind}: {first_line(error)}; expected a function without "
+            "arguments that returns a torch.nn.Module"
+        ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"expected {name}() of {path} to return a torch.nn.Module, got {type(module).__name__}"

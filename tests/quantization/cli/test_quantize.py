@@ -82,3 +82,15 @@ def test_folder_that_does_not_exist_leaves_nothing_behind(run, files, tmp_path):
     result = run("quantize", model, "--calibration", csv, "-o", tmp_path / "none" / "m.egb")
     assert result.exit_code == 2
     assert "choose a folder that exists" in result.stderr
+
+
+def test_report_that_cannot_be_written_is_known_before_the_work(run, files, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    output = tmp_path / "x.egb"
+    model, csv = files
+    result = run("quantize", model, "--calibration", csv, "-o", output, "--report", blocked)
+    assert result.exit_code == 2
+    assert "cannot write the report" in result.stderr
+    assert "prove" not in result.stderr
+    assert not output.exists()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_gru.engines.base import EngineSource, HostStateEngine
-from edge_gru.errors import GateError
+from edge_gru.errors import ConfigError, GateError
 from edge_gru.manifest import InputRange
 from quantization import checks, quantize
 from quantization.calibrate import Calibration, check_sequences
@@ -257,3 +257,8 @@ def test_outputs_that_hardly_move_are_not_called_chaos(twins):
     assert verdict_of(twins, "control", **weak) == "pass"
     weak["control"] = {"sqnr_db_middle": 65.0}
     assert verdict_of(twins, "control", **weak) == "fail"
+
+
+def test_tolerance_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match="got nan"):
+        GateSettings(tolerance=float("nan"))

@@ -136,3 +136,18 @@ def test_weights_do_not_go_with_an_onnx_file(gru_file, write, tmp_path):
     result = CliRunner().invoke(main, [str(a) for a in run])
     assert result.exit_code == 2
     assert "has its own weights" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("def make():\n    raise KeyError('x')\n", r"make\(\) of .*net2\.py failed: KeyError: 'x'"),
+        ("def make(size):\n    return size\n", r"make\(\) of .* failed: TypeError: .*without"),
+        ("1 / 0\n", "cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_a_factory_that_fails_is_one_sentence(tmp_path, code, reason):
+    path = tmp_path / "net2.py"
+    path.write_text(code)
+    with pytest.raises(ModelError, match=reason):
+        load_module(f"{path}:make")
