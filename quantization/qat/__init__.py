@@ -1,10 +1,11 @@
 """Finetuning of integer weights against the float model; all of torch is behind one door.
 
 It pays for weights of 4 bits in both matrices. Two GRU(64), one seed each, 4 streams of 5,000
-steps that nothing was fitted to, recipe ``w4-both`` before and ``w4-qat`` after 500 steps: remaining life
-from spiky sensors 34.4 and 40.9 dB, a memory of 300 steps 46.5 and 47.9 dB (``w4``, whose first
-w_ih is float, has 47.2 and 49.1). At 8 bits it looks like noise: ``int8-hilo`` after 250 steps with
-weights three times as fast, on the data that decides, 53.8 and 54.8 dB, 63.8 and 61.3 dB.
+steps that nothing was fitted to, recipe ``w4-both`` before and ``w4-qat`` after 500 steps:
+remaining life from spiky sensors 34.4 and 40.9 dB, a memory of 300 steps 46.5 and 47.9 dB
+(``w4``, whose first w_ih is float, has 47.2 and 49.1). At 8 bits it looks like noise:
+``int8-hilo`` after 250 steps with weights three times as fast, on the data that decides, 53.8
+and 54.8 dB, 63.8 and 61.3 dB.
 """
 
 from __future__ import annotations
