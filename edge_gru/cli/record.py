@@ -13,6 +13,7 @@ import msgspec
 from edge_gru.cli.messages import print_json
 from edge_gru.errors import ConfigError
 from edge_gru.service import stop_on_signals
+from firmware_bridge.errors import BridgeError
 from firmware_bridge.formats import FORMATS
 from firmware_bridge.link import Link
 from firmware_bridge.port_settings import PortSettings
@@ -72,7 +73,11 @@ def record(
     end_s = float("inf") if duration_s is None else time.monotonic() + duration_s
     with ExitStack() as opened:
         opened.enter_context(recorder)
-        opened.enter_context(link)
+        try:
+            opened.enter_context(link)
+        except BridgeError:
+            recorder.discard()  # else the next attempt would find its file
+            raise
         opened.enter_context(stop_on_signals(link.stop))
         while not link.finished:
             link.receive(_LOOK_S)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from firmware_bridge.formats.keyed import NamedColumns
-from firmware_bridge.formats.rows import LineParser, Row
+from firmware_bridge.formats.keyed import NamedLines
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings, TickClock
 from firmware_bridge.formats.unnumbered import UnnumberedSession
 
@@ -36,31 +36,16 @@ def parse_object(line: str) -> dict[str, float] | None:
     return numbers or None
 
 
-class JsonParser(LineParser):
-    """Every line has all channels, by name and in any order."""
+class JsonParser(NamedLines):
+    """Every line is an object; a first line that is whole JSON was not cut."""
 
-    def __init__(self, settings: SessionSettings, counts: LinkStatistics) -> None:
-        self._columns = NamedColumns(settings)
-        super().__init__(counts)
+    def values(self, line: str) -> dict[str, float] | None:
+        """Read the numbers of an object."""
+        return parse_object(line.strip())
 
-    def begin(self) -> None:
-        """Forget what was, as after the port was opened."""
-        super().begin()
-        self._columns.begin()
-
-    def take_line(self, line: str, *, is_first: bool) -> Row | None:
-        """Return the values of a line; a first line that is whole JSON was not cut."""
-        values = parse_object(line.strip())
-        if values is None and is_first:
-            self._ignore(line)
-            return None
-        row = None if values is None else self._columns.row(values, {})
-        if row is None:
-            self._refuse(line)
-            return None
-        self._schema = self._columns.schema
-        self._counts.frames_good += 1
-        return row
+    def is_whole(self, values: Mapping[str, float] | None) -> bool:
+        """Tell whether it could be read."""
+        return values is not None
 
 
 def new_session(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from firmware_bridge.errors import SchemaError
-from firmware_bridge.formats.session import SessionSettings, describe
+from firmware_bridge.formats.rows import LineParser, Row
+from firmware_bridge.formats.session import LinkStatistics, SessionSettings, describe
 from firmware_bridge.sample import Channel, Schema
 
 _N_FOREIGN_ROWS = 5
@@ -87,3 +89,39 @@ class Rounds:
         if self._names and self._names <= self._values.keys():
             finished, self._values = self._values, {}
         return finished
+
+
+class NamedLines(LineParser):
+    """Lines that each have all channels, by name and in any order."""
+
+    def __init__(self, settings: SessionSettings, counts: LinkStatistics) -> None:
+        self._columns = NamedColumns(settings)
+        super().__init__(counts)
+
+    @abstractmethod
+    def values(self, line: str) -> Mapping[str, float] | None:
+        """Read the values of a line by name; None if it is none."""
+
+    def is_whole(self, values: Mapping[str, float] | None) -> bool:
+        """Tell whether a first line was surely not cut; one is taken to be."""
+        del values
+        return False
+
+    def begin(self) -> None:
+        """Forget what was, as after the port was opened."""
+        super().begin()
+        self._columns.begin()
+
+    def take_line(self, line: str, *, is_first: bool) -> Row | None:
+        """Return the values of a line."""
+        values = self.values(line)
+        if is_first and not self.is_whole(values):
+            self._ignore(line)
+            return None
+        row = None if values is None else self._columns.row(values, {})
+        if row is None:
+            self._refuse(line)
+            return None
+        self._schema = self._columns.schema
+        self._counts.frames_good += 1
+        return row

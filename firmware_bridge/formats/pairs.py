@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from firmware_bridge.formats.csv_text import parse_numbers
-from firmware_bridge.formats.keyed import NamedColumns
-from firmware_bridge.formats.rows import LineParser, Row
+from firmware_bridge.formats.keyed import NamedLines
 from firmware_bridge.formats.session import LinkStatistics, SessionSettings, TickClock
 from firmware_bridge.formats.unnumbered import UnnumberedSession
 
@@ -32,31 +31,12 @@ def _split_at_blanks(line: str) -> list[str]:
     return re.split(r"(?<=[^:\s])\s+(?=\S+\s*:)", line.strip())
 
 
-class PairsParser(LineParser):
-    """Every line has all channels, by name and in any order."""
+class PairsParser(NamedLines):
+    """Every line has pairs; a first one may be cut."""
 
-    def __init__(self, settings: SessionSettings, counts: LinkStatistics) -> None:
-        self._columns = NamedColumns(settings)
-        super().__init__(counts)
-
-    def begin(self) -> None:
-        """Forget what was, as after the port was opened."""
-        super().begin()
-        self._columns.begin()
-
-    def take_line(self, line: str, *, is_first: bool) -> Row | None:
-        """Return the values of a line."""
-        values = parse_pairs(line)
-        if is_first:
-            self._ignore(line)
-            return None
-        row = None if values is None else self._columns.row(values, {})
-        if row is None:
-            self._refuse(line)
-            return None
-        self._schema = self._columns.schema
-        self._counts.frames_good += 1
-        return row
+    def values(self, line: str) -> dict[str, float] | None:
+        """Read the pairs of a line."""
+        return parse_pairs(line)
 
 
 def new_session(

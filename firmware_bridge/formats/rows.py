@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -38,7 +39,7 @@ class RowParser(Protocol):
         """
 
 
-class LineParser:
+class LineParser(ABC):
     """Cuts bytes into lines for a subclass, which says what each one is by `take_line`.
 
     The first line after opening may be cut, so it is never a row.
@@ -72,9 +73,9 @@ class LineParser:
                     rows.append(row)
         return rows
 
+    @abstractmethod
     def take_line(self, line: str, *, is_first: bool) -> Row | None:
         """Return the row in a line that is not blank; None if it holds none."""
-        raise NotImplementedError
 
     def _refuse(self, line: str) -> None:
         """Count a line that ought to have been a row."""

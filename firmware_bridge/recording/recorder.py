@@ -97,6 +97,11 @@ class Recorder:
             self._thread.join()
             self._thread = None
 
+    def discard(self) -> None:
+        """End, and leave no file: nothing was recorded."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
     def _put(self, entry: tuple[float, bytes] | list[Item]) -> None:
         try:
             self._queue.put_nowait(entry)

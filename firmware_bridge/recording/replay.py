@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -79,6 +80,8 @@ class ReplayLink:
             return None
         self._upcoming = next(self._items, None)
         self._count(item)
+        if isinstance(item, SampleBlock):  # read now: what follows is not as old as the recording
+            return replace(item, read_s=self._clock())
         return item
 
     def _count(self, item: Item) -> None:

@@ -21,9 +21,13 @@ class Runner(ABC):
     def step(self, sample: Any) -> Any:
         """Advance the only stream by one of ``laid_out``; returns the outputs, in any shape."""
 
-    @abstractmethod
     def step_batch(self, x: Float32) -> Float32:
-        """Advance every stream: ``(n_streams, n_in)`` -> ``(n_streams, n_out)``."""
+        """Advance every stream: ``(n_streams, n_in)`` -> ``(n_streams, n_out)``.
+
+        Here of a library that has one stream alone.
+        """
+        (sample,) = self.laid_out(x)
+        return np.asarray(self.step(sample)).reshape(1, N_OUT)
 
     def laid_out(self, x: Float32) -> list[Any]:
         """Lay ``(n, n_in)`` samples out as ``step`` takes them; not timed."""

@@ -120,3 +120,19 @@ def test_wrong_arguments(call, tmp_path):
         result = call(*arguments)
         assert result.exit_code == 2
         assert sentence in result.stderr
+
+
+def test_a_port_that_is_not_there_leaves_no_file_in_the_way(call, tmp_path):
+    for _ in range(2):
+        result = call("record", "--port", "/dev/ttyNONE", "-o", tmp_path / "y.mcap")
+        assert result.exit_code == 2
+        assert "no such port" in result.stderr
+        assert not (tmp_path / "y.mcap").exists()
+
+
+def test_latency_of_a_recording_is_that_of_now(live, recorded, bundle_path):
+    running = live("run", bundle_path, "--port", recorded)
+    events = [json.loads(line) for line in running.process.stdout]
+    latencies_us = [e["latency_us"] for e in events if e["kind"] == "prediction"]
+    assert min(latencies_us) > 0
+    assert sum(latencies_us) / len(latencies_us) < 1e6  # an old recording would be hours away

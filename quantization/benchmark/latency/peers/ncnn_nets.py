@@ -88,10 +88,6 @@ class NcnnRunner(Runner):
         self._states = [extractor.extract(name)[1] for _, name in self._names]
         return y
 
-    def step_batch(self, x: Float32) -> Float32:
-        """Refuse: there are no batches."""
-        raise NotImplementedError
-
 
 def forms() -> Iterator[Form]:
     """List the forms."""
