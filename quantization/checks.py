@@ -9,7 +9,7 @@ from quantization.comparison import Comparison, Deviation, Float64, Samples
 from quantization.judgement import Check, TaskScore, Verdict
 from quantization.saturation import saturation
 from quantization.stuck import StuckTest
-from quantization.twins import Twins
+from quantization.twins import FLOAT, Twins
 
 CONTROL = "control"
 CONTROL_CHECK = "control (fp32, biases + 1e-7)"
@@ -40,7 +40,8 @@ def all_checks(
     """Judge everything that was found on a stream of ``n_steps`` samples."""
     deviation = found.deviations[twins.precision]
     control = found.deviations.get(CONTROL)
-    is_chaotic = control is not None and _is_chaotic(control, deviation)
+    is_float = twins.precision == FLOAT
+    is_chaotic = not is_float and control is not None and _is_chaotic(control, deviation)
     compared = [
         _sqnr_check(twins, deviation, found.samples),
         *_stuck_checks(stuck),
@@ -53,7 +54,10 @@ def all_checks(
     if twins.input_limit is not None:
         checks.append(_saturation_check(twins, found.share_beyond))
     checks += _operand_check(saturation(twins, found.samples))
-    checks.append(_control_check(control, is_chaotic=is_chaotic, has_task=task is not None))
+    if is_float:
+        checks.append(Check(CONTROL_CHECK, "info", "-", "nothing", "nothing is quantized"))
+    else:
+        checks.append(_control_check(control, is_chaotic=is_chaotic, has_task=task is not None))
     if n_steps < N_JUDGED_STEPS:
         checks.append(_length_check(n_steps))
     return checks

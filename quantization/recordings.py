@@ -74,7 +74,7 @@ def _read_one(path: Path) -> Recordings:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (FormatError, SchemaError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(str(error)) from error
     raise DataError(f"expected recordings as .csv, .npz, .npy or .mcap, got {path}")
 
 

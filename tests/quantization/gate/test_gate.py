@@ -15,6 +15,7 @@ from quantization.comparison import Comparison, Deviation, Samples
 from quantization.gate import GateSettings, judge
 from quantization.judgement import TaskScore
 from quantization.metrics import METRICS, Metric
+from quantization.report import report_of
 from quantization.stuck import StuckTest
 from quantization.twins import nudged, twins_of
 
@@ -103,6 +104,15 @@ def test_of_a_chaotic_network_only_the_task_counts(gru_file, write, sequences, d
     found = judge(twins, labelled, replace(SHORT, metric=metric)).judgement
     assert by_name(found)["control"].verdict == "warn"
     assert not found.failures
+
+
+def test_what_is_not_quantized_is_not_refused(gru_file, write, sequences):
+    gru_file.weights["r"] = gru_file.weights["r"] * 40
+    gru_file.weights["b"][0, :5] = -4
+    bundle = quantize(write(gru_file), sequences, recipe="fp32")
+    assert bundle.manifest.gate.verdict == "pass"
+    checks_of = {c["name"]: c for c in report_of(bundle)["gate"]["checks"]}
+    assert checks_of[checks.CONTROL_CHECK]["verdict"] == "info"
 
 
 def test_the_control_moves_every_bias_and_little(twins):
