@@ -203,7 +203,10 @@ def _store_rows(report: Report) -> list[tuple[str, str]]:
     rows = [("bundle", f"{serving.name} version {serving.version}, {serving.status}")]
     trial, earlier = ledger.trial, ledger.entry(ledger.previous)
     if trial is not None:
-        served = f"{trial.served_s:.0f} of {trial.duration_s:.0f} s served well"
+        served_s = trial.served_s
+        if report.health is not None and report.health.bundle is not None:
+            served_s = max(served_s, report.health.bundle.served_s or 0.0)  # not all written yet
+        served = f"{served_s:.0f} of {trial.duration_s:.0f} s served well"
         rows.append(("trial", f"{served}, {trial.starts_left} of {trial.n_starts} starts left"))
     if earlier is not None:
         rows.append(("before", f"version {earlier.version}, kept to go back to"))

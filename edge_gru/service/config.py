@@ -35,9 +35,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `edge-gru status`; a bundle on trial goes back if its p99 is over ``trial_p99_us``.
     """
 
-    port: str
     bundle: str = ""
-    store: str = ""
+    port: str
     format: str = "framed"
     baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
     stop_bits: Literal[1, 2] = 1
@@ -54,6 +53,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stream: str = "main"
     flush_s: _NotNegative = 0.2
     health_s: _NotNegative = 60.0
+    store: str = ""
     health_file: str = ""
     trial_p99_us: _Positive | None = None
 

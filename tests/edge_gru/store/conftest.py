@@ -37,6 +37,7 @@ class FaultyDisk(Disk):
         self._dirty: set[Path] = set()
         self._open: dict[int, Path] = {}
         self._moved: dict[str, str] = {}  # folders
+        self._renames: list[Callable[[], None]] = []
 
     def _count(self, what: str, before: Callable[[], None] = lambda: None) -> None:
         if self.n_changes == self._at:
@@ -92,11 +93,14 @@ class FaultyDisk(Disk):
             self._moved[old] = new
 
         def undo() -> None:
+            if not os.path.lexists(self.root / new):  # removed since
+                return
             self._moved.pop(old, None)
             (self.root / new).rename(self.root / old)
             put_back()
 
         self._undo.append((self._folder(new), undo))
+        self._renames.append(undo)
 
     def link(self, target: str, name: str) -> None:
         self._count(f"symlink {name}")
@@ -128,11 +132,14 @@ class FaultyDisk(Disk):
     def lose(self, kept: float) -> None:
         """Take away what was not made durable: of the names, all but the first share ``kept``.
 
-        A negative share takes the first one alone, as a file system without a journal may. Files
+        A negative share takes the first rename alone, as a file system without a journal may. Files
         whose content was not synced are there in full length, the second half as NULs.
         """
-        lost = self._undo[round(kept * len(self._undo)) :] if kept >= 0 else self._undo[:1]
-        for _, undo in reversed(lost):
+        undos = [undo for _, undo in self._undo]
+        lost = undos[round(kept * len(undos)) :]
+        if kept < 0:
+            lost = [undo for undo in undos if undo in self._renames][:1]
+        for undo in reversed(lost):
             undo()
         for path in self._dirty:
             if path.is_file():
@@ -156,7 +163,7 @@ def signed_of(bundle: Bundle, version: int, **changes: object) -> SignedBundle:
 @pytest.fixture(autouse=True)
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for the disk: `FaultyDisk` models what a power cut leaves of it."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
