@@ -28,11 +28,12 @@ def read_text(path: Path) -> str:
         raise
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
-    with os.fdopen(handle, "rb") as file:
-        is_regular = stat.S_ISREG(os.fstat(handle).st_mode)
-        data = file.read(MAX_BYTES + 1) if is_regular else b""
-    if not is_regular or len(data) > MAX_BYTES:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        os.close(handle)
         raise ConfigError(f"{path}: expected a file of a few lines, got something else")
+    with os.fdopen(handle, "rb") as file:
+        data = file.read()
     try:
         return data.decode()
     except UnicodeDecodeError as error:

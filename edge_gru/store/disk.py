@@ -76,10 +76,11 @@ class Disk:
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         handle = os.open(self.root / name, flags)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+            os.close(handle)
+            raise OSError(errno.EINVAL, "not a regular file of the expected size", name)
         with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
-                raise OSError(errno.EINVAL, "not a regular file of the expected size", name)
             return file.read()
 
     def names(self, name: str = "") -> list[str]:
