@@ -83,8 +83,8 @@ def install(
     signed = read_signed(
         file, keys=read_trusted_keys(keys), boards=board_names(), signature_file=signature
     )
-    become_owner(store)
     open_proven(engine, signed.bundle.source)[0].close()
+    become_owner(store)  # what is imported from here on may be closed to that user
     candidate, is_new = Store(store).install(signed, TrialPlan(trial_s, n_starts), is_forced=force)
     if as_json:
         print_json({"is_new": is_new, **_facts(candidate)})

@@ -147,6 +147,8 @@ def test_older_version_is_refused_also_after_it_was_pruned(store, signed, is_com
         store.install(signed(4))
     assert store.begin().entry.version == 5
     assert store.install(signed(2), is_forced=True)[0].entry.version == 2
+    with pytest.raises(StoreError, match="version 3"):
+        store.install(signed(3))
 
 
 def test_version_once_used_is_not_taken_for_other_content(store, signed, pack, schema):
