@@ -58,7 +58,9 @@ Examples:
 @click.option("--flush", "flush_s", type=float, metavar="S", help="Longest wait of an event [0.2].")
 @click.option("--health", "health_s", type=float, metavar="S", help="Between health events [60].")
 @click.option("--check", is_flag=True, help="Print the settings that would be used, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary on stderr as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, last line of stderr."
+)
 def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     """Predict live from a serial port, one prediction per sample.
 
@@ -77,7 +79,6 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     )
     with stop_on_signals(service.stop):
         summary = service.run()
-    _print_summary(summary, as_json=as_json)
     if summary.dropped_events:
         places = ", ".join(config.outputs)
         click.echo(
@@ -85,6 +86,8 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
             "check its space and its reader",
             err=True,
         )
+    _print_summary(summary, as_json=as_json)
+    if summary.dropped_events:
         click.get_current_context().exit(1)
 
 

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -89,6 +90,15 @@ class QemuBoard:
         """Plug it in again; the name of the pty changes, the link follows."""
         if self._cable is None:
             self._cable = _Cable(self._qemu.connect("uart"), self._port)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop the board and its clock for as long as the block runs."""
+        self._qemu.ask("stop")
+        try:
+            yield
+        finally:
+            self._qemu.ask("cont")
 
     def read_word(self, address: int) -> int:
         """Return the 32 bits at an address, such as a register that drives lights."""

@@ -33,6 +33,7 @@ _NOT_NEEDED = (
     *(f"usr/lib/modules/*/kernel/{name}" for name in ("sound", "drivers/gpu", "drivers/media")),
     *(f"usr/lib/modules/*/kernel/drivers/{name}" for name in ("net/wireless", "net/ethernet")),
 )
+_FOLDERS = ("mnt", "opt", "srv", "media", "home", "var/opt", "var/mail", "usr/local/bin")
 _INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 for module in {modules}; do /bin/busybox insmod /modules/$module; done
@@ -134,6 +135,8 @@ def prepare(tree: Path, kernel_release: str) -> None:
     for pattern in _NOT_NEEDED:
         for path in tree.glob(pattern):
             shutil.rmtree(path)
+    for name in _FOLDERS:
+        (tree / name).mkdir(parents=True, exist_ok=True)
     for name in ("passwd", "group"):
         text = (tree / f"usr/share/base-passwd/{name}.master").read_text()
         (tree / "etc" / name).write_text(text.replace("root:*:", "root::"))
