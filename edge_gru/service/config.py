@@ -13,6 +13,7 @@ import msgspec
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.values import BadValues
+from firmware_bridge.formats import FORMATS
 
 STDOUT = "-"
 BOARD = "board"
@@ -94,6 +95,10 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         key = where.strip(".`") or "settings"
         got = settings.get(key.split("[")[0])
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+    if config.format not in FORMATS:
+        raise ConfigError(
+            f"{origin}: expected one of the formats {', '.join(FORMATS)}; got {config.format!r}"
+        )
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
             f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "

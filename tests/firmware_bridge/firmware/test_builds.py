@@ -51,18 +51,18 @@ def test_the_header_is_c_plus_plus_too(need, tmp_path):
     subprocess.run([*command, f"-I{LIBRARY}", str(tmp_path / "it.cpp")], check=True)
 
 
-def test_flash_and_ram_on_a_cortex_m0(need, tmp_path):
-    built = build(need, "cortex-m0", LIBRARY / "edge_link.c", tmp_path / "edge_link.o")
-    size = subprocess.run(
-        [need("arm-none-eabi-size"), str(built)], check=True, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "riscv32"])
+def test_flash_and_ram(need, target, tmp_path):
+    built = build(need, target, LIBRARY / "edge_link.c", tmp_path / "edge_link.o")
+    size_of = COMPILERS[target].split()[0].replace("gcc", "size")
+    size = subprocess.run([need(size_of), str(built)], check=True, capture_output=True, text=True)
     text, data, bss = map(int, size.stdout.splitlines()[1].split()[:3])
     assert text + data < N_MOST_FLASH
     assert data + bss == 0
     (tmp_path / "it.c").write_text(
         f'#include "edge_link.h"\ntypedef char fits[sizeof(edge_link) < {N_MOST_RAM} ? 1 : -1];\n'
     )
-    build(need, "cortex-m0", tmp_path / "it.c", tmp_path / "it.o")
+    build(need, target, tmp_path / "it.c", tmp_path / "it.o")
 
 
 def test_it_calls_nothing_of_libc(need, tmp_path):
