@@ -81,7 +81,6 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     summary, wants_restart = _run(config)
     while wants_restart:  # a bundle of the store reads other channels
         summary, wants_restart = _run(config)
-    _print_summary(summary, as_json=as_json)
     if summary.dropped_events:
         places = ", ".join(config.outputs)
         click.echo(
