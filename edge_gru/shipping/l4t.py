@@ -1,0 +1,247 @@
+"""NVIDIA's folder Linux_for_Tegra: what must hold before it is flashed, and the overlay on its rootfs.
+
+The names are those of the Jetson Linux Developer Guide, r36.4 and r38.2: chapters "Quick Start"
+(apply_binaries.sh, l4t_create_default_user.sh) and "Flashing Support" (flash.sh, rootfs,
+l4t_initrd_flash.sh, BOARD.conf).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_gru.bundle import write_atomically
+from edge_gru.errors import ShippingError
+from edge_gru.shipping.gates import Gate
+from edge_gru.shipping.stage import UNITS, Stage
+from edge_gru.shipping.target import Target, l4t_major, python_of_l4t
+
+REGISTER = "opt/edge-gru/firstboot"
+MANIFEST = "edge-gru-overlay.json"
+_WANTS = "etc/systemd/system/multi-user.target.wants"
+_ENABLED = ("edge-gru.service", "edge-gru-register.service")
+_WIZARD = "nv-oem-config"
+_FIRST_UID, _NOBODY_UID = 1000, 65534
+_SPARE_BYTES = 64 << 20
+
+
+class LinuxForTegra:
+    """One such folder; ``board`` is the name of the board's configuration, such as
+    ``jetson-orin-nano-devkit``.
+    """
+
+    def __init__(self, folder: Path, board: str | None = None) -> None:
+        self.folder = folder
+        self.rootfs = folder / "rootfs"
+        self._board = board
+
+    @property
+    def target(self) -> Target:
+        """What its rootfs needs.
+
+        Raises:
+            ShippingError: it has no drivers yet, or those of an unsupported version.
+        """
+        return Target(python_of_l4t(self._l4t() or 0))
+
+    def gates(self) -> list[Gate]:
+        """Look at everything that must hold before the overlay, and so before the flash."""
+        return [gate for look in self._looks() for gate in look]
+
+    def _looks(self) -> Iterator[Iterator[Gate]]:
+        yield self._layout()
+        yield self._file_system()
+        yield self._contents()
+        yield self._users()
+        if self._board is not None:
+            yield self._configuration(self._board)
+
+    def _layout(self) -> Iterator[Gate]:
+        missing = [name for name in ("apply_binaries.sh", "flash.sh", "rootfs") if not
+                   (self.folder / name).exists()]  # fmt: skip
+        found = f"no {', '.join(missing)}" if missing else str(self.folder)
+        yield Gate(
+            "Linux_for_Tegra",
+            not missing,
+            found,
+            "name the folder that NVIDIA's archive unpacks to",
+        )
+
+    def _file_system(self) -> Iterator[Gate]:
+        may = os.access(self.rootfs, os.W_OK) and self._owner() in (None, os.geteuid())
+        yield Gate(
+            "rights", may, "may write rootfs" if may else "rootfs is root's", "run it with sudo"
+        )
+        sudo = _status(self.rootfs / "usr/bin/sudo")
+        keeps = sudo is None or (bool(sudo.st_mode & stat.S_ISUID) and sudo.st_uid == 0)
+        yield Gate(
+            "file system", keeps,
+            "keeps owners and setuid" if keeps else "rootfs/usr/bin/sudo has lost its owner or setuid",
+            "unpack on ext4 with sudo tar, not on NTFS or exFAT",
+        )  # fmt: skip
+
+    def _owner(self) -> int | None:
+        found = _status(self.rootfs)
+        return None if found is None else found.st_uid
+
+    def _contents(self) -> Iterator[Gate]:
+        major = self._l4t()
+        yield Gate(
+            "drivers", major is not None,
+            f"Jetson Linux r{major}" if major else "rootfs has no etc/nv_tegra_release",
+            "unpack the sample root file system, then: sudo ./apply_binaries.sh",
+        )  # fmt: skip
+        if major is None:
+            return
+        try:
+            wanted = python_of_l4t(major)
+        except ShippingError as error:
+            yield Gate("version", is_passed=False, found=str(error), fix="use JetPack 6 or 7")
+            return
+        has = (self.rootfs / f"usr/bin/python{wanted}").exists()
+        yield Gate(
+            "Python", has, f"python{wanted}" if has else f"rootfs has no usr/bin/python{wanted}",
+            "use the rootfs of this version of Jetson Linux",
+        )  # fmt: skip
+
+    def _l4t(self) -> int | None:
+        try:
+            return l4t_major((self.rootfs / "etc/nv_tegra_release").read_text(errors="replace"))
+        except OSError:
+            return None
+
+    def _users(self) -> Iterator[Gate]:
+        names = self._people()
+        yield Gate(
+            "default user", bool(names), names[0] if names else "nobody can log in",
+            "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOSTNAME --accept-license",
+        )  # fmt: skip
+        target = self.rootfs / "etc/systemd/system/default.target"
+        goes_to = str(target.readlink()) if target.is_symlink() else ""
+        asks = _WIZARD in goes_to
+        yield Gate(
+            "first-boot wizard", not asks,
+            f"starts ({goes_to}): the board waits for somebody before sshd" if asks else "does not start",
+            "create the default user first, which switches it off",
+        )  # fmt: skip
+
+    def _people(self) -> list[str]:
+        try:
+            lines = (self.rootfs / "etc/passwd").read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        rows = (line.split(":") for line in lines)
+        return [
+            row[0] for row in rows
+            if len(row) == 7 and row[2].isdigit() and _FIRST_UID <= int(row[2]) < _NOBODY_UID
+        ]  # fmt: skip
+
+    def _configuration(self, board: str) -> Iterator[Gate]:
+        known = sorted(path.stem for path in self.folder.glob("jetson-*.conf"))
+        is_known = (self.folder / f"{board}.conf").is_file()
+        found = board if is_known else f"there is no {board}.conf"
+        yield Gate("board", is_known, found, f"name one of {', '.join(known) or 'another folder'}")
+
+    def space_gate(self, n_bytes: int) -> Gate:
+        """Tell whether the overlay fits where the rootfs lies."""
+        n_free = shutil.disk_usage(self.folder).free
+        n_needed = n_bytes + _SPARE_BYTES
+        found = f"{n_free / 1e6:.0f} MB free, {n_needed / 1e6:.0f} MB needed"
+        return Gate("space", n_free >= n_needed, found, f"make space in {self.folder}")
+
+    def lay(self, stage: Stage, package: Path) -> int:
+        """Put the tree over the rootfs, enabled, with the package for dpkg; return how many files.
+
+        What an earlier overlay has brought is taken away first.
+
+        Raises:
+            ShippingError: something else has one of the files.
+            OSError: they cannot be written.
+        """
+        self.remove()
+        files = _overlay(stage, package)
+        taken = [path for path in files if os.path.lexists(self.rootfs / path)]
+        if taken:
+            raise ShippingError(
+                f"rootfs has {taken[0]} already, and not from here; take out what has brought it"
+            )
+        self._stay_inside(files)
+        folders = [path for path in _folders(files) if not (self.rootfs / path).is_dir()]
+        record = {"version": stage.version, "files": sorted(files), "folders": folders}
+        write_atomically(self.folder / MANIFEST, msgspec.json.encode(record))
+        for path in folders:
+            (self.rootfs / path).mkdir()
+            (self.rootfs / path).chmod(0o755)
+        for path, (content, mode) in sorted(files.items()):
+            _write(self.rootfs / path, content, mode)
+        return len(files)
+
+    def _stay_inside(self, files: Iterable[str]) -> None:
+        """Follow no link of the rootfs out of it: on this machine it leads somewhere else."""
+        inside = self.rootfs.resolve()
+        for path in files:
+            place = (self.rootfs / path).parent.resolve()
+            if not place.is_relative_to(inside):
+                raise ShippingError(
+                    f"rootfs/{path} would be written to {place}, out of rootfs; "
+                    "replace the absolute link on the way by a relative one"
+                )
+
+    def remove(self) -> int:
+        """Take the overlay away; return how many files that were.
+
+        Raises:
+            ShippingError: the record of it cannot be read.
+        """
+        place = self.folder / MANIFEST
+        if not place.exists():
+            return 0
+        try:
+            record = msgspec.json.decode(place.read_bytes())
+            files, folders = record["files"], record["folders"]
+        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
+        for path in files:
+            (self.rootfs / path).unlink(missing_ok=True)
+        for path in reversed(folders):
+            folder = self.rootfs / path
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        place.unlink()
+        return len(files)
+
+
+def _overlay(stage: Stage, package: Path) -> dict[str, tuple[bytes | Path | str, int]]:
+    """List the files of the tree, the links that enable units, and the package; a link is a str."""
+    files: dict[str, tuple[bytes | Path | str, int]] = {
+        path: (node.target or node.content, node.mode) for path, node in stage.tree
+    }
+    for unit in _ENABLED:
+        files[f"{_WANTS}/{unit}"] = (f"/{UNITS}/{unit}", 0o777)
+    files[f"{REGISTER}/{package.name}"] = (package, 0o644)
+    return files
+
+
+def _folders(files: dict[str, tuple[bytes | Path | str, int]]) -> list[str]:
+    found = {str(up) for path in files for up in Path(path).parents if str(up) != "."}
+    return sorted(found)
+
+
+def _write(place: Path, content: bytes | Path | str, mode: int) -> None:
+    if isinstance(content, str):
+        place.symlink_to(content)
+        return
+    place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    place.chmod(mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
