@@ -1,4 +1,4 @@
-"""NVIDIA's folder Linux_for_Tegra: what must hold before it is flashed, and the overlay on its rootfs.
+"""NVIDIA's Linux_for_Tegra: what must hold before it is flashed, and the overlay on its rootfs.
 
 The names are those of the Jetson Linux Developer Guide, r36.4 and r38.2: chapters "Quick Start"
 (apply_binaries.sh, l4t_create_default_user.sh) and "Flashing Support" (flash.sh, rootfs,
@@ -31,8 +31,9 @@ _SPARE_BYTES = 64 << 20
 
 
 class LinuxForTegra:
-    """One such folder; ``board`` is the name of the board's configuration, such as
-    ``jetson-orin-nano-devkit``.
+    """One such folder.
+
+    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``.
     """
 
     def __init__(self, folder: Path, board: str | None = None) -> None:
@@ -62,28 +63,19 @@ class LinuxForTegra:
             yield self._configuration(self._board)
 
     def _layout(self) -> Iterator[Gate]:
-        missing = [name for name in ("apply_binaries.sh", "flash.sh", "rootfs") if not
-                   (self.folder / name).exists()]  # fmt: skip
+        names = ("apply_binaries.sh", "flash.sh", "rootfs")
+        missing = [name for name in names if not (self.folder / name).exists()]
         found = f"no {', '.join(missing)}" if missing else str(self.folder)
-        yield Gate(
-            "Linux_for_Tegra",
-            not missing,
-            found,
-            "name the folder that NVIDIA's archive unpacks to",
-        )
+        yield Gate("Linux_for_Tegra", not missing, found, "name the folder of NVIDIA's archive")
 
     def _file_system(self) -> Iterator[Gate]:
         may = os.access(self.rootfs, os.W_OK) and self._owner() in (None, os.geteuid())
-        yield Gate(
-            "rights", may, "may write rootfs" if may else "rootfs is root's", "run it with sudo"
-        )
+        found = "may write rootfs" if may else "rootfs is another's"
+        yield Gate("rights", may, found, "run it with sudo")
         sudo = _status(self.rootfs / "usr/bin/sudo")
         keeps = sudo is None or (bool(sudo.st_mode & stat.S_ISUID) and sudo.st_uid == 0)
-        yield Gate(
-            "file system", keeps,
-            "keeps owners and setuid" if keeps else "rootfs/usr/bin/sudo has lost its owner or setuid",
-            "unpack on ext4 with sudo tar, not on NTFS or exFAT",
-        )  # fmt: skip
+        found = "keeps owners and setuid" if keeps else "usr/bin/sudo has lost its owner or setuid"
+        yield Gate("file system", keeps, found, "unpack with sudo tar, on ext4, not NTFS or exFAT")
 
     def _owner(self) -> int | None:
         found = _status(self.rootfs)
@@ -91,23 +83,19 @@ class LinuxForTegra:
 
     def _contents(self) -> Iterator[Gate]:
         major = self._l4t()
-        yield Gate(
-            "drivers", major is not None,
-            f"Jetson Linux r{major}" if major else "rootfs has no etc/nv_tegra_release",
-            "unpack the sample root file system, then: sudo ./apply_binaries.sh",
-        )  # fmt: skip
+        found = f"Jetson Linux r{major}" if major else "rootfs has no etc/nv_tegra_release"
+        fix = "unpack the sample root file system, then: sudo ./apply_binaries.sh"
+        yield Gate("drivers", major is not None, found, fix)
         if major is None:
             return
         try:
-            wanted = python_of_l4t(major)
+            wanted = f"python{python_of_l4t(major)}"
         except ShippingError as error:
             yield Gate("version", is_passed=False, found=str(error), fix="use JetPack 6 or 7")
             return
-        has = (self.rootfs / f"usr/bin/python{wanted}").exists()
-        yield Gate(
-            "Python", has, f"python{wanted}" if has else f"rootfs has no usr/bin/python{wanted}",
-            "use the rootfs of this version of Jetson Linux",
-        )  # fmt: skip
+        has = (self.rootfs / "usr/bin" / wanted).exists()
+        found = wanted if has else f"rootfs has no usr/bin/{wanted}"
+        yield Gate("Python", has, found, "use the rootfs of this version of Jetson Linux")
 
     def _l4t(self) -> int | None:
         try:
@@ -117,18 +105,14 @@ class LinuxForTegra:
 
     def _users(self) -> Iterator[Gate]:
         names = self._people()
-        yield Gate(
-            "default user", bool(names), names[0] if names else "nobody can log in",
-            "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOSTNAME --accept-license",
-        )  # fmt: skip
+        found = names[0] if names else "nobody can log in"
+        fix = "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOST --accept-license"
+        yield Gate("default user", bool(names), found, fix)
         target = self.rootfs / "etc/systemd/system/default.target"
-        goes_to = str(target.readlink()) if target.is_symlink() else ""
-        asks = _WIZARD in goes_to
-        yield Gate(
-            "first-boot wizard", not asks,
-            f"starts ({goes_to}): the board waits for somebody before sshd" if asks else "does not start",
-            "create the default user first, which switches it off",
-        )  # fmt: skip
+        asks = target.is_symlink() and _WIZARD in str(target.readlink())
+        found = "starts, and waits for somebody before there is ssh" if asks else "does not start"
+        fix = "create the default user first, which switches it off"
+        yield Gate("first-boot wizard", not asks, found, fix)
 
     def _people(self) -> list[str]:
         try:

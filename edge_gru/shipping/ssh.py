@@ -1,4 +1,4 @@
-"""One connection to a board over the system's ssh: commands, and files that go on where they broke."""
+"""A board over the system's ssh: commands, and files whose copy goes on where it broke."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from edge_gru.errors import ShippingError
 
@@ -94,7 +94,7 @@ class Connection:
             ShippingError: it failed and ``check``, or the connection broke.
         """
         words = [*self._ssh(), f"sh -c {shlex.quote(command)}"]
-        source = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         made = subprocess.run(words, check=False, capture_output=True, **source)
         out, err = (text.decode(errors="replace") for text in (made.stdout, made.stderr))
         if made.returncode == _LOST or (check and made.returncode):
@@ -126,7 +126,7 @@ class Connection:
                 self.run(f"cat >>{part}", stdin=opened)
             except ShippingError as error:
                 raise ShippingError(
-                    f"{file.name} is not all there: {error}; run this again and it goes on from there"
+                    f"{file.name} is not all there: {error}; run this again, and it goes on"
                 ) from error
         told = self.run(f"sha256sum <{part}").stdout.split()
         if told[:1] != [sha256]:

@@ -20,17 +20,21 @@ def unpack(wheels: Path, folder: Path) -> Iterator[str]:
         ShippingError: a wheel is damaged, or reaches out of the folder.
     """
     for wheel in sorted(wheels.glob("*.whl")):
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for info in archive.infolist():
-                    name = _place(info.filename)
-                    if name and not info.is_dir():
-                        target = folder / name
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(archive.read(info))
-                        yield name
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ShippingError(f"{wheel} is damaged ({error}); remove it") from error
+        yield from _unpack_one(wheel, folder)
+
+
+def _unpack_one(wheel: Path, folder: Path) -> Iterator[str]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for info in archive.infolist():
+                name = "" if info.is_dir() else _place(info.filename)
+                if name:
+                    target = folder / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(archive.read(info))
+                    yield name
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ShippingError(f"{wheel} is damaged ({error}); remove it") from error
 
 
 def _place(name: str) -> str:

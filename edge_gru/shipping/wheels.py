@@ -1,4 +1,4 @@
-"""Every wheel that a board needs, gathered on the host: this tree's own, and all that it asks for."""
+"""The wheels that a board needs, gathered on the host: this tree's own, and what it asks for."""
 
 from __future__ import annotations
 

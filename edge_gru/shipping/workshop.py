@@ -1,4 +1,4 @@
-"""From options to a stage: the source, the wheels, the cargo, and the folder they are worked on in."""
+"""From options to a stage: source, wheels, cargo, and the folder that they are worked on in."""
 
 from __future__ import annotations
 
