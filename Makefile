@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak test-pythons clean
+  link-soak boot-arm64 test-pythons clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -49,6 +49,10 @@ link-throughput: .venv/ready
 # Ten million spoilt frames, and a day of a stream in minutes.
 link-soak: .venv/ready
 	.venv/bin/python tests/firmware_bridge/soak.py
+
+# As root: deploy/ on an emulated arm64 Debian with an emulated USB adapter; install, run, hot-plug.
+boot-arm64: .venv/ready
+	.venv/bin/python -m tests.boot.boot_arm64
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
