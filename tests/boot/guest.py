@@ -21,6 +21,7 @@ AGENT = "-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
 PAYLOAD = "/mnt"
 _ANSWER_S = 60.0
 _LOOK_S = 0.2
+_LOOK_AGAIN_S = 1.0  # a look costs an emulated machine some of its time
 
 
 class GuestError(Exception):
@@ -159,7 +160,7 @@ class Guest:
         while not is_enough(out := self.run(command, check=False).out):
             if time.monotonic() > deadline_s:
                 raise GuestError(f"after {timeout_s:g} s, {command} still says: {out[-2000:]}")
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_AGAIN_S)
         return out
 
     def write(self, path: str, content: str) -> None:

@@ -188,4 +188,4 @@ def write_ramdisk(tree: Path, kernel_release: str, target: Path) -> None:
 def write_disk(tree: Path, target: Path, *, n_mb: int = _DISK_MB, label: str = "root") -> None:
     """Write an ext4 file system with the files under ``tree``."""
     command = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-d", str(tree), str(target)]
-    subprocess.run([*command, f"{n_mb}M"], check=True)
+    subprocess.run([*command, f"{n_mb}M"], check=True, capture_output=True)

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_gru.bundle import load
+from edge_gru.engines.golden import replay
 from edge_gru.engines.native import NativeEngine
+from edge_gru.engines.tensors import GOLDEN
 from edge_gru.native import KERNELS
 
 RECIPES = ("fp32", "fp16", "rec-nearest", "rec-hilo", "int8", "int8-hilo", "w4")
@@ -42,6 +44,9 @@ def hashes(folder: Path, n_steps: int) -> None:
         found = {}
         for kernel in KERNELS:
             engine = NativeEngine(source, n_streams=2, precision=None, kernel=kernel)
+            if not replay(engine, source.part(GOLDEN)).passed:
+                raise SystemExit(f"{path.stem}: {kernel} does not reproduce the golden vectors")
+            engine.reset()
             samples = x.astype(np.float32)
             y = [engine.run_sequence(samples), engine.run_sequence(samples[::-1].copy(), 1)]
             states = [
