@@ -8,21 +8,22 @@ import click
 
 from edge_gru.errors import ShippingError
 from edge_gru.shipping import Board, Connection, Facts, Gate, Workshop, refuse
-from edge_gru.shipping.board import commands
+from edge_gru.shipping.board import KEPT, commands
 
 _DOWN = 3  # exit code of `edge-gru status`: the service does not run
 
 
 @dataclass
 class Delivery:
-    """One board, one package; ``password`` is for sudo on the board."""
+    """One board, one package; see `Board` for ``password`` and ``kept``."""
 
     connection: Connection
     workshop: Workshop
     password: str | None = None
+    kept: str = KEPT
 
     def __post_init__(self) -> None:
-        self._board = Board(self.connection, self.password)
+        self._board = Board(self.connection, self.password, kept=self.kept)
         self._facts: Facts | None = None
 
     @property

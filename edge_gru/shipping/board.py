@@ -16,7 +16,7 @@ from edge_gru.shipping.target import ONNXRUNTIME, Target
 
 _log = logging.getLogger(__name__)
 
-_KEPT = "/opt/edge-gru/packages"
+KEPT = "/opt/edge-gru/packages"
 _SPARE_BYTES = 64 << 20
 
 _PREFLIGHT = r"""
@@ -116,11 +116,18 @@ class Facts:
 
 
 class Board:
-    """A board at the other end of a connection; ``password`` is for sudo, where it asks for one."""
+    """A board at the other end of a connection.
 
-    def __init__(self, connection: Connection, password: str | None = None) -> None:
+    ``password`` is for sudo, where it asks for one; in ``kept`` the packages stay, so that there is
+    a way back.
+    """
+
+    def __init__(
+        self, connection: Connection, password: str | None = None, *, kept: str = KEPT
+    ) -> None:
         self._connection = connection
         self._password = password
+        self._kept = kept
         self._is_root = False
 
     def look(self) -> Facts:
@@ -193,7 +200,7 @@ class Board:
         place = self._connection.send(package, sha256)
         home = self._connection.run("pwd").stdout.strip()
         words = {"upload": f"{home}/{place}", "name": package.name, "sha256": sha256}
-        self._as_root(_INSTALL, kept=_KEPT, **words)
+        self._as_root(_INSTALL, kept=self._kept, **words)
 
     def unload(self, *, has_settings: bool) -> str:
         """Put settings, keys and model where they belong, and start; return what was said."""
@@ -206,7 +213,7 @@ class Board:
         Raises:
             ShippingError: there is none.
         """
-        return self._as_root(_ROLLBACK, kept=_KEPT).strip()
+        return self._as_root(_ROLLBACK, kept=self._kept).strip()
 
     def status(self) -> tuple[int, str]:
         """Ask the service how it is: the exit code of `edge-gru status`, and its screen."""

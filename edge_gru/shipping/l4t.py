@@ -19,7 +19,7 @@ from edge_gru.bundle import write_atomically
 from edge_gru.errors import ShippingError
 from edge_gru.shipping.gates import Gate
 from edge_gru.shipping.stage import UNITS, Stage
-from edge_gru.shipping.target import Target, l4t_major, python_of_l4t
+from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
 
 REGISTER = "opt/edge-gru/firstboot"
 MANIFEST = "edge-gru-overlay.json"
@@ -46,9 +46,9 @@ class LinuxForTegra:
         """What its rootfs needs.
 
         Raises:
-            ShippingError: it has no drivers yet, or those of an unsupported version.
+            ShippingError: it has no Python, or one that nothing can be built for.
         """
-        return Target(python_of_l4t(self._l4t() or 0))
+        return Target(self._python())
 
     def gates(self) -> list[Gate]:
         """Look at everything that must hold before the overlay, and so before the flash."""
@@ -88,14 +88,15 @@ class LinuxForTegra:
         yield Gate("drivers", major is not None, found, fix)
         if major is None:
             return
-        try:
-            wanted = f"python{python_of_l4t(major)}"
-        except ShippingError as error:
-            yield Gate("version", is_passed=False, found=str(error), fix="use JetPack 6 or 7")
-            return
-        has = (self.rootfs / "usr/bin" / wanted).exists()
-        found = wanted if has else f"rootfs has no usr/bin/{wanted}"
-        yield Gate("Python", has, found, "use the rootfs of this version of Jetson Linux")
+        version = self._python()
+        fix = f"expected usr/bin/python3 to be one of {', '.join(ONNXRUNTIME)}; use JetPack 6 or 7"
+        yield Gate("Python", version in ONNXRUNTIME, version or "rootfs has none", fix)
+
+    def _python(self) -> str:
+        """The version of the system's Python, told by the name that its link leads to."""
+        link = self.rootfs / "usr/bin/python3"
+        name = link.readlink().name if link.is_symlink() else ""
+        return name.removeprefix("python")
 
     def _l4t(self) -> int | None:
         try:

@@ -1,0 +1,163 @@
+"""Install, upgrade, remove and purge the package on Debian 12 and 13.
+
+    python -m tests.deploy.debs [--arch amd64] [--release bookworm --release trixie]
+
+Root only; needs mmdebstrap and lintian, and the first time a package server. Ends with 1 if
+something is not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.boot import payload
+from tests.deploy.parcel import DATE_S, TOP, Fleet, ship
+from tests.deploy.report import Report
+from tests.deploy.userland import PYTHONS, Userland
+
+ARCHS = {"amd64": "x86_64", "arm64": "aarch64"}
+CONFIG = "etc/edge-gru/edge-gru.toml"
+DATA = "var/lib/edge-gru/predictions.jsonl"
+UNITS = ("edge-gru", "edge-gru-setup", "edge-gru-compile", "edge-gru-register")
+VENV_UNIT = "[Service]\nExecStart=/opt/edge-gru/venv/bin/edge-gru run /etc/edge-gru/edge-gru.toml\n"
+MINE = 'bundle = "model.egb"\nport = "/dev/ttyTHS1"\nwait_for_port = true\n'
+# What dpkg, systemd-sysusers and py3compile keep for themselves.
+_NOT_OURS = ("var/lib/dpkg/", "var/log/", "var/cache/", "etc/passwd", "etc/group", "etc/shadow",
+             "etc/gshadow", "etc/.pwd.lock", "var/lib/systemd", "etc/subuid", "etc/subgid")  # fmt: skip
+
+
+def build(fleet: Fleet, folder: Path, release: str, arch: str, *, version: int) -> Path:
+    """Write the package with one version of the model in it."""
+    bundle = fleet.folder / f"model-{version}.egb"
+    words = ["deb", "--python", PYTHONS[release], "--arch", ARCHS[arch], "--out", folder]
+    words += ["--bundle", bundle, "--pubkey", fleet.public]
+    made = ship(*words, date_s=DATE_S + version * 60)
+    if made.returncode:
+        raise RuntimeError(made.stderr)
+    return Path(made.stdout.split(":")[0])
+
+
+def put(userland: Userland, path: str, text: str) -> None:
+    """Write a file into a userland."""
+    place = userland.root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+
+
+def install_first_release(userland: Userland) -> None:
+    """Leave what an installation by hand of the first release has left."""
+    put(userland, CONFIG, MINE)
+    put(userland, DATA, "{}\n")
+    put(userland, "etc/systemd/system/edge-gru.service", VENV_UNIT)
+    put(userland, "opt/edge-gru/venv-1/bin/edge-gru", "#!/bin/sh\n")
+    (userland.root / "opt/edge-gru/venv").symlink_to("venv-1")
+    (userland.root / "usr/local/bin/edge-gru").symlink_to("/opt/edge-gru/venv/bin/edge-gru")
+
+
+def dpkg(userland: Userland, report: Report, action: str, *packages: Path | str) -> str:
+    """Let the dpkg of a userland do something; return what it said."""
+    words = []
+    for package in packages:
+        if isinstance(package, Path):
+            shutil.copy(package, userland.root / "tmp")
+            words.append(f"/tmp/{package.name}")
+        else:
+            words.append(package)
+    done = userland.run("dpkg", action, *words, check=False)
+    said = done.stdout + done.stderr
+    names = " ".join(Path(word).name for word in words)
+    last = said.strip().splitlines()[-1] if done.returncode else "0"
+    report.check(f"{userland.release} {userland.arch}: dpkg {action} {names}", last,
+                 is_right=done.returncode == 0)  # fmt: skip
+    return said
+
+
+def serving(userland: Userland) -> int:
+    """Tell which version of the model serves."""
+    ledger = json.loads(userland.run("edge-gru", "bundle", "list", "--json").stdout)
+    return ledger["entries"][ledger["current"]]["version"]
+
+
+def look_at_upgrades(userland: Userland, report: Report, first: Path, second: Path) -> None:
+    """From an installation by hand to the package, to a newer one."""
+    install_first_release(userland)
+    dpkg(userland, report, "--install", first)
+    version = userland.run("edge-gru", "--version").stdout.strip()
+    report.check("starts", version, is_right=version.startswith("edge-gru, version"))
+    gone = [p for p in ("etc/systemd/system/edge-gru.service", "opt/edge-gru/venv-1")
+            if (userland.root / p).exists()]  # fmt: skip
+    report.check("what was installed by hand is gone", gone or "yes", is_right=not gone)
+    report.check("model of the package serves", serving(userland), is_right=serving(userland) == 1)
+    dpkg(userland, report, "--install", second)
+    kept = [(userland.root / path).read_text() for path in (CONFIG, DATA)]
+    report.check("settings and data survive", "yes", is_right=kept == [MINE, "{}\n"])
+    report.check("so does the model", serving(userland), is_right=serving(userland) == 1)
+    before = userland.names()
+    dpkg(userland, report, "--install", second)
+    report.check("the same again changes nothing", "yes", is_right=userland.names() == before)
+    units = [f"/usr/lib/systemd/system/{name}.service" for name in UNITS]
+    told = userland.run("systemd-analyze", "verify", "--man=no", *units, check=False)
+    said = (told.stdout + told.stderr).strip()
+    report.check("systemd-analyze verify", said or "clean", is_right=not said)
+    enabled = userland.root / "etc/systemd/system/multi-user.target.wants/edge-gru.service"
+    report.check("starts with the board", enabled.is_symlink(), is_right=enabled.is_symlink())
+
+
+def look_at_removal(userland: Userland, report: Report, before: set[str]) -> None:
+    """Remove keeps settings and data, purge nothing."""
+    dpkg(userland, report, "--remove", "edge-gru")
+    kept = [path for path in (CONFIG, DATA) if (userland.root / path).exists()]
+    report.check("remove keeps", " ".join(kept), is_right=kept == [CONFIG, DATA])
+    dpkg(userland, report, "--purge", "edge-gru")
+    left = sorted(n for n in userland.names() - before if not n.startswith(_NOT_OURS))
+    report.check("purge leaves", left or "nothing", is_right=not left)
+    lost = sorted(n for n in before - userland.names() if not n.startswith(_NOT_OURS))
+    report.check("and takes nothing else away", lost or "nothing", is_right=not lost)
+
+
+def look_at_package(package: Path, again: Path, report: Report) -> None:
+    """Two builds are the same, and lintian finds no error."""
+    same = package.read_bytes() == again.read_bytes()
+    report.check("a second build has the same bytes", package.stat().st_size, is_right=same)
+    told = subprocess.run(
+        ["lintian", "--allow-root", str(package)], check=False, capture_output=True, text=True
+    )
+    report.check("lintian", told.stdout.strip() or "clean", is_right="E: " not in told.stdout)
+
+
+def main() -> None:
+    """Go through the userlands."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, default=TOP / "build/userlands")
+    parser.add_argument("--arch", choices=ARCHS, action="append")
+    parser.add_argument("--release", choices=PYTHONS, action="append")
+    options = parser.parse_args()
+    report = Report()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as made:
+        fleet = Fleet.make(Path(made))
+        model = payload.model()
+        for version in (1, 2):
+            fleet.sign(model, version)
+        for arch in options.arch or ["amd64"]:
+            for release in options.release or list(PYTHONS):
+                first, second, again = (
+                    build(fleet, Path(made) / f"{release}-{n}", release, arch, version=v)
+                    for n, v in enumerate((1, 2, 2))
+                )
+                look_at_package(second, again, report)
+                with Userland(options.folder, release, arch) as userland:
+                    before = userland.names()
+                    look_at_upgrades(userland, report, first, second)
+                    look_at_removal(userland, report, before)
+    report.say(f"{report.n_wrong} of the checks are wrong")
+    raise SystemExit(min(report.n_wrong, 1))
+
+
+if __name__ == "__main__":
+    main()
