@@ -39,7 +39,10 @@ set -eu
 mkdir -p "$kept"
 if [ ! -e "$kept/$name" ]; then
     cp "$upload" "$kept/$name.new"
-    echo "$sha256  $kept/$name.new" | sha256sum --check --quiet -
+    if ! echo "$sha256  $kept/$name.new" | sha256sum --check --quiet -; then
+        rm -f "$upload" "$kept/$name.new"
+        exit 1
+    fi
     sync "$kept/$name.new"
     mv "$kept/$name.new" "$kept/$name"
 fi

@@ -24,11 +24,12 @@ ARCHS = {"amd64": "x86_64", "arm64": "aarch64"}
 CONFIG = "etc/edge-gru/edge-gru.toml"
 DATA = "var/lib/edge-gru/predictions.jsonl"
 UNITS = ("edge-gru", "edge-gru-setup", "edge-gru-compile", "edge-gru-register")
-VENV_UNIT = "[Service]\nExecStart=/opt/edge-gru/venv/bin/edge-gru run /etc/edge-gru/edge-gru.toml\n"
+VENV_UNIT = "[Service]\nExecStart=/opt/edge-gru/venv/bin/edge-gru run\n"
 MINE = 'bundle = "model.egb"\nport = "/dev/ttyTHS1"\nwait_for_port = true\n'
 # What dpkg, systemd-sysusers and py3compile keep for themselves.
 _NOT_OURS = ("var/lib/dpkg/", "var/log/", "var/cache/", "etc/passwd", "etc/group", "etc/shadow",
-             "etc/gshadow", "etc/.pwd.lock", "var/lib/systemd", "etc/subuid", "etc/subgid")  # fmt: skip
+             "etc/gshadow", "etc/.pwd.lock", "var/lib/systemd", "etc/subuid",
+             "etc/subgid")  # fmt: skip
 
 
 def build(fleet: Fleet, folder: Path, release: str, arch: str, *, version: int) -> Path:

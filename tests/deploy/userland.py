@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tarfile
 from pathlib import Path
 from types import TracebackType
 
@@ -38,8 +37,10 @@ class Userland:
             subprocess.run(command, check=True)
             part.rename(archive)
         if not self._base.is_dir():
-            with tarfile.open(archive) as opened:
-                opened.extractall(self._base, filter="fully_trusted")
+            part = self._base.with_suffix(".unpacked")
+            part.mkdir()
+            subprocess.run(["tar", "-xpf", archive, "-C", part, "--numeric-owner"], check=True)
+            part.rename(self._base)
 
     def run(
         self, *command: str, check: bool = True, stdin: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_gru.shipping import Source, Target
+from edge_gru.shipping import Cargo, Source, Target
+from edge_gru.signing import Release, SecretKey, sign
 
 TOP = Path(__file__).parents[3]
 
@@ -71,7 +73,8 @@ _PROGRAMS = {
     "sudo": """
 if [ -e {state}/password ]; then
     [ "$1" = -n ] && exit 1
-    read -r word; [ "$word" = "$(/bin/cat {state}/password)" ] || {{ echo "sudo: sorry" >&2; exit 1; }}
+    read -r word
+    if [ "$word" != "$(/bin/cat {state}/password)" ]; then echo "sudo: sorry" >&2; exit 1; fi
     shift 4; exec "$@"
 fi
 shift; exec "$@"
@@ -80,14 +83,18 @@ shift; exec "$@"
 for file in "$@"; do :; done
 echo "$*" >>{state}/dpkg
 version=$(dpkg-deb -f "$file" Version)
-if [ "$version" = "$(/bin/cat {state}/refused 2>/dev/null)" ]; then echo "dpkg: error" >&2; exit 1; fi
+[ "$version" != "$(/bin/cat {state}/refused 2>/dev/null)" ] || exit 1
 echo "$version" >{state}/version
 """,
     "dpkg-query": "/bin/cat {state}/version 2>/dev/null || exit 1",
-    "edge-gru": 'echo "$1 $2" >>{state}/edge-gru; echo "service   predicting"; exit $(/bin/cat {state}/code 2>/dev/null || echo 0)',
+    "edge-gru": """
+echo "$1 $2" >>{state}/edge-gru
+echo "service   predicting"
+exit $(/bin/cat {state}/code 2>/dev/null || echo 0)
+""",
     "df": 'echo head; echo "disk 1 1 $(/bin/cat {state}/free 2>/dev/null || echo 9000000) 1 /"',
     "cat": """
-if [ -e {state}/cut ]; then rm {state}/cut; head -c 5000; kill -9 "$SESSION"; sleep 9; fi
+if [ -e {state}/cut ]; then rm {state}/cut; head -c 5000; kill -9 "$SESSION"; exit; fi
 if [ -e {state}/full ]; then echo "cat: write error: No space left on device" >&2; exit 1; fi
 if [ -e {state}/noise ]; then /bin/cat; echo noise; exit; fi
 /bin/cat | tee -a {state}/received
@@ -105,7 +112,7 @@ class FakeBoard:
 
     @property
     def host(self) -> str:
-        return f"{os.environ.get('USER') or 'root'}@localhost"
+        return f"{pwd.getpwuid(os.geteuid()).pw_name}@localhost"
 
     @property
     def state(self) -> Path:
@@ -181,7 +188,7 @@ def serve(sshd: str, board: FakeBoard, shell: Path) -> Iterator[FakeBoard]:
     board.options = [
         f"Port={board.port}", f"IdentityFile={user_key}", "IdentitiesOnly=yes", "BatchMode=yes",
         f"UserKnownHostsFile={known}", "GlobalKnownHostsFile=none", "AddressFamily=inet",
-        f"User={subprocess.run(['id', '-un'], capture_output=True, text=True, check=True).stdout.strip()}",
+        f"User={pwd.getpwuid(os.geteuid()).pw_name}",
     ]  # fmt: skip
     daemon = subprocess.Popen([sshd, "-D", "-e", "-f", config], stderr=subprocess.PIPE)
     try:
@@ -209,3 +216,40 @@ def board_target() -> Target:
     tells = "import sys; print('%d.%d' % sys.version_info[:2])"
     told = subprocess.run(["python3", "-c", tells], check=False, capture_output=True, text=True)
     return Target(told.stdout.strip(), os.uname().machine)
+
+
+@pytest.fixture
+def cargo(tmp_path: Path, pack, schema) -> Callable[..., Cargo]:
+    """Make a signed tiny model and the key that it is signed with."""
+    pytest.importorskip("cryptography", reason="signatures need cryptography")
+
+    def make(version: int = 1, boards: tuple[str, ...] = ("any",), **changes: object) -> Cargo:
+        key = SecretKey.generate()
+        bundle, public = tmp_path / "tiny.egb", tmp_path / "fleet.pub"
+        model = pack(schema)
+        model.save(bundle)
+        release = Release(model.manifest.name, version, boards)
+        signature = sign(bundle.read_bytes(), key, release.to_comment(bundle.name))
+        bundle.with_name("tiny.egb.minisig").write_text(signature.to_text())
+        public.write_text(key.public.to_text())
+        return Cargo(**{"bundle": bundle, "keys": (public,), **changes})
+
+    return make
+
+
+@pytest.fixture
+def tegra(tmp_path: Path) -> Path:
+    """A folder with the names of NVIDIA's Linux_for_Tegra, ready to be flashed."""
+    folder = tmp_path / "Linux_for_Tegra"
+    rootfs = folder / "rootfs"
+    for name in ("usr/bin", "etc/systemd/system", "tools"):
+        (rootfs / name).mkdir(parents=True)
+    for name in ("apply_binaries.sh", "flash.sh", "jetson-orin-nano-devkit.conf"):
+        (folder / name).write_text("")
+    (rootfs / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.4, GCID: 0\n")
+    (rootfs / "etc/passwd").write_text("jetson:x:1000:1000::/home/jetson:/bin/bash\n")
+    (rootfs / "usr/bin/python3").symlink_to("python3.10")
+    if os.geteuid() == 0:  # nobody else can make a program that is root's
+        (rootfs / "usr/bin/sudo").write_text("")
+        (rootfs / "usr/bin/sudo").chmod(0o4755)
+    return folder
