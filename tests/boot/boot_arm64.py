@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,8 +41,8 @@ KEEP_OPEN = "exec 3</dev/ttyUSB0; sleep 1000"
 
 
 def install(guest: Guest, report: Report) -> None:
-    """Do what deploy/README.md says, twice; this Debian was unpacked and dpkg knows nothing of it."""
-    guest.run("mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates; touch /var/lib/dpkg/status")
+    """Install, twice; the system was unpacked, so that its dpkg knows of no other package."""
+
     command = f"dpkg --force-depends --install {PAYLOAD}/edge-gru.deb"
     for attempt in ("installed", "installed again"):
         guest.run(command, timeout_s=SLOW_S * 4)
