@@ -293,6 +293,15 @@ def test_links_in_place_of_files_are_not_followed(store, signed, tmp_path):
     assert victim.read_text() == "precious"
 
 
+def test_state_that_lies_elsewhere_is_not_read(store, signed, tmp_path):
+    store.install(signed(1))
+    forged = (store.root / "state.json").rename(tmp_path / "forged.json")
+    forged.write_text(forged.read_text().replace('"version": 1', '"version": 7'))
+    (store.root / "state.json").symlink_to(forged)
+    assert store.begin().entry.version == 1
+    assert not (store.root / "state.json").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "x" * 300, "é ü", "-n"])
 def test_name_of_a_model_stays_within_the_store(store, signed, pack, schema, name):
     odd = pack(schema, name=name)
