@@ -141,7 +141,17 @@ def test_bundle_that_comes_later_and_cannot_serve_is_given_up(store, models, pac
     wait_for(lambda: models.following() or versions(store)[2] == "failed")
     assert models.status().version == 1
     assert versions(store) == {1: "committed", 2: "failed"}
+    failed = next(e for e in store.read().entries.values() if e.version == 2)
+    assert "does not reproduce the golden vectors" in failed.reason
     assert not models.wants_restart
+
+
+def test_bundle_that_comes_as_the_service_stops_keeps_its_starts(store, models, signed):
+    models.first()
+    store.install(signed(2), ASKED)
+    assert models.following() is None  # it is being opened
+    models.close(is_fault=False)
+    assert store.current().trial.starts_left == 3
 
 
 def fail_by_output(models) -> None:
