@@ -13,6 +13,7 @@ import msgspec
 
 from edge_gru.errors import EdgeGruError, StoreError
 from edge_gru.service.health import Health, read_health
+from edge_gru.service.models import BundleStatus
 from edge_gru.service.stamp import boot_id
 from edge_gru.store import Ledger, Store
 
@@ -193,10 +194,10 @@ def _health_lines(health: Health) -> list[str]:
 
 
 def _store_rows(report: Report) -> list[tuple[str, str]]:
+    served = None if report.health is None else report.health.bundle
     ledger = report.ledger
     if ledger is None:
-        served = report.health.bundle if report.health is not None else None
-        return [] if served is None else [("bundle", f"version {served.version} ({served.folder})")]
+        return [] if served is None else _rows_of_service(served)
     serving = ledger.entry(ledger.current)
     if serving is None:
         return [("bundle", f"none in {report.store}")]
@@ -204,13 +205,25 @@ def _store_rows(report: Report) -> list[tuple[str, str]]:
     trial, earlier = ledger.trial, ledger.entry(ledger.previous)
     if trial is not None:
         served_s = trial.served_s
-        if report.health is not None and report.health.bundle is not None:
-            served_s = max(served_s, report.health.bundle.served_s or 0.0)  # not all written yet
-        served = f"{served_s:.0f} of {trial.duration_s:.0f} s served well"
-        rows.append(("trial", f"{served}, {trial.starts_left} of {trial.n_starts} starts left"))
+        if served is not None and served.folder == ledger.current:  # it knows more than is written
+            served_s = max(served_s, served.served_s or 0.0)
+        rows.append(("trial", _trial(served_s, trial.duration_s, trial.starts_left)))
     if earlier is not None:
         rows.append(("before", f"version {earlier.version}, kept to go back to"))
     failed = [entry for entry in ledger.entries.values() if entry.reason]
     if failed:
         rows.append(("failed", f"version {failed[-1].version}: {failed[-1].reason}"))
     return rows
+
+
+def _rows_of_service(served: BundleStatus) -> list[tuple[str, str]]:
+    """Tell what the service says of its bundle, where the store is not for this user to read."""
+    rows = [("bundle", f"version {served.version} ({served.folder})")]
+    if served.trial_s is not None:
+        trial = _trial(served.served_s or 0.0, served.trial_s, served.starts_left or 0)
+        rows.append(("trial", trial))
+    return rows
+
+
+def _trial(served_s: float, duration_s: float, starts_left: int) -> str:
+    return f"{served_s:.0f} of {duration_s:.0f} s served well, {starts_left} starts left"

@@ -20,6 +20,7 @@ from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
 from edge_gru.service.statistics import Summary
+from firmware_bridge.errors import PortError
 from firmware_bridge.link import Link, LinkStatistics
 from firmware_bridge.recording import ReplayLink
 from firmware_bridge.sample import Item, Schema
@@ -138,6 +139,9 @@ class Service:
         try:
             summary = self._serve(self._pipeline(model), model.manifest)
             is_fault = False
+        except (PortError, ConfigError):  # whatever the model is like
+            is_fault = False
+            raise
         finally:
             self._engines.close()
             models.close(is_fault=is_fault)

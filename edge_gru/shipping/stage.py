@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import format_datetime
@@ -115,6 +117,7 @@ def stage(source: Source, target: Target, wheels: Path, cargo: Cargo, work: Path
     _put_system_files(tree, source, target)
     _put_cargo(tree, source, cargo)
     _put_documents(tree, source)
+    tree.put(f"{DOC}/sbom.cdx.json", _bill(source, work))
     version = _version(tree)
     tree.put(f"{DOC}/changelog.gz", _changelog(source, version, tree.date_s))
     return Stage(tree, target, version)
@@ -186,6 +189,15 @@ def _put_documents(tree: Tree, source: Source) -> None:
     tree.put(
         "usr/share/lintian/overrides/edge-gru", (deploy / "debian/lintian-overrides").read_bytes()
     )
+
+
+def _bill(source: Source, packages: Path) -> bytes:
+    """List packages, versions and licences, as CycloneDX."""
+    command = [sys.executable, str(source.deploy / "sbom.py"), str(packages)]
+    made = subprocess.run(command, check=False, capture_output=True)
+    if made.returncode:
+        raise ShippingError(f"no bill of materials: {made.stderr.decode(errors='replace')}")
+    return made.stdout
 
 
 def _version(tree: Tree) -> str:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from edge_gru.errors import StoreError
@@ -94,6 +95,10 @@ class Disk:
         except OSError:
             return None
 
+    def is_there(self, name: str) -> bool:
+        """Tell whether something has a name."""
+        return os.path.lexists(self.root / name)
+
     def is_folder(self, name: str) -> bool:
         """Tell whether a name is that of a folder, not of a link to one."""
         try:
@@ -139,8 +144,13 @@ def replace_file(disk: Disk, name: str, data: bytes) -> None:
     """Put a file in the place of another, so that there is always the old or the new one."""
     temporary = f".{name}.new"
     discard(disk, temporary)
-    write_file(disk, temporary, data)
-    disk.rename(temporary, name)
+    try:
+        write_file(disk, temporary, data)
+        disk.rename(temporary, name)
+    except OSError:
+        with suppress(OSError):  # the next change removes it
+            discard(disk, temporary)
+        raise
     disk.sync_folder()
 
 
@@ -163,7 +173,7 @@ def discard(disk: Disk, name: str) -> None:
         for inner in disk.names(name):
             disk.remove(f"{name}/{inner}")
         disk.remove_folder(name)
-    elif os.path.lexists(disk.root / name):
+    elif disk.is_there(name):
         disk.remove(name)
 
 

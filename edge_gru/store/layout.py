@@ -12,6 +12,7 @@ BUNDLE = "model.egb"
 SIGNATURE = "model.egb.minisig"
 INCOMING = ".incoming"
 RESTORED = ".restored"
+RESERVE = ".reserve"
 
 FOLDER = re.compile(r"[A-Za-z0-9_.-]+-[0-9]+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.incoming|\.restored|\.(state\.json|current|previous)\.new")

@@ -7,7 +7,6 @@ and its signature as they came. Whatever instant the power goes, a start finds a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -19,34 +18,13 @@ from pathlib import Path
 from edge_gru import bundle as bundles
 from edge_gru.errors import BundleError, StoreError
 from edge_gru.store.admission import SignedBundle, check_admission
-from edge_gru.store.disk import (
-    Disk,
-    discard,
-    explain,
-    replace_file,
-    replace_link,
-    write_file,
-)
-from edge_gru.store.layout import (
-    BUNDLE,
-    CURRENT,
-    FOLDER,
-    INCOMING,
-    LEDGER,
-    LEFTOVER,
-    LOCK,
-    PREVIOUS,
-    RESTORED,
-    SIGNATURE,
-    folder_of,
-)
-from edge_gru.store.ledger import Entry, Ledger, Trial, TrialPlan, decode, encode
-from edge_gru.store.recovery import rebuild
+from edge_gru.store.disk import Disk, explain
+from edge_gru.store.layout import BUNDLE, LEDGER
+from edge_gru.store.ledger import Entry, Ledger, Trial, TrialPlan
+from edge_gru.store.shelf import Shelf
 
 _log = logging.getLogger(__name__)
 
-_MAX_LEDGER_BYTES = 1 << 20
-_SPARE_BYTES = 1 << 16  # folders, links and the state
 _RETRY_S = 0.05
 
 
@@ -74,7 +52,7 @@ class Store:
     def __init__(self, root: Path, *, patience_s: float = 10.0, disk: Disk | None = None) -> None:
         self.root = root
         self._patience_s = patience_s
-        self._disk = disk or Disk(root)
+        self._shelf = Shelf(disk or Disk(root))
 
     def read(self) -> Ledger:
         """Read what the store knows; where that is lost, find it again from what lies there.
@@ -82,24 +60,7 @@ class Store:
         Raises:
             StoreError: there is no store.
         """
-        return self._read()[0]
-
-    def _read(self) -> tuple[Ledger, bool]:
-        """Return the ledger, and whether it stands on the disk so."""
-        try:
-            return decode(self._disk.read(LEDGER, _MAX_LEDGER_BYTES)), True
-        except (OSError, StoreError) as error:
-            problem = error
-        try:
-            ledger = rebuild(self._disk, self._disk.target(CURRENT), self._disk.target(PREVIOUS))
-        except OSError as error:
-            raise StoreError(
-                f"expected a store of bundles in {self.root}, got: {error.strerror}; "
-                "`edge-gru bundle install` makes it"
-            ) from error
-        if ledger.current is not None:
-            _log.warning("%s/%s is lost (%s); read it from the bundles", self.root, LEDGER, problem)
-        return ledger, not ledger.entries
+        return self._shelf.read()[0]
 
     def current(self) -> Candidate:
         """Tell which bundle is to serve, without counting a start.
@@ -146,13 +107,13 @@ class Store:
             ledger = self._tidied()
             serving = ledger.entry(ledger.current)
             if serving is not None and serving.sha256 == entry.sha256 and ledger.current:
-                self._restore(ledger.current, signed)
+                self._shelf.mend(ledger.current, signed)
                 return self._candidate(ledger), False
             if not is_forced:
                 check_admission(ledger, entry)
-            folder = self._copy(ledger, signed)
+            folder = self._shelf.add(ledger, signed)
             ledger = ledger.activated(folder, entry, plan or TrialPlan())
-            self._commit(ledger)
+            self._shelf.commit(ledger)
         return self._candidate(ledger), True
 
     def rollback(self, reason: str) -> Candidate:
@@ -230,7 +191,7 @@ class Store:
             before = self._tidied()
             after = change(before)
             if after != before:
-                self._commit(after)
+                self._shelf.commit(after)
         return after
 
     @contextmanager
@@ -249,7 +210,7 @@ class Store:
         deadline_s = time.monotonic() + self._patience_s
         while True:
             try:
-                return self._disk.lock(LOCK)
+                return self._shelf.lock()
             except BlockingIOError as error:
                 if time.monotonic() >= deadline_s:
                     raise StoreError(
@@ -259,90 +220,12 @@ class Store:
 
     def _tidied(self) -> Ledger:
         """Read the ledger and finish whatever a power cut left half done."""
-        ledger, is_written = self._read()
+        ledger, is_written = self._shelf.read()
         if is_written:
-            self._follow(ledger)
+            self._shelf.follow(ledger)
         else:
-            self._commit(ledger)
+            self._shelf.commit(ledger)
         return ledger
-
-    def _commit(self, ledger: Ledger) -> None:
-        """Make a ledger the truth; what comes after that can be done again at any time."""
-        replace_file(self._disk, LEDGER, encode(ledger))
-        self._follow(ledger)
-
-    def _follow(self, ledger: Ledger) -> None:
-        """Let the links follow, then remove what nobody needs; only in this order."""
-        try:
-            links = {CURRENT: ledger.current, PREVIOUS: ledger.previous}
-            if any(self._disk.target(name) != target for name, target in links.items()):
-                for name, target in links.items():
-                    replace_link(self._disk, name, target)
-                self._disk.sync_folder()
-            self._prune(ledger)
-        except OSError as error:
-            _log.warning("%s is tidied another time: %s", self.root, error)
-
-    def _prune(self, ledger: Ledger) -> None:
-        for name in self._disk.names():
-            is_ours = FOLDER.fullmatch(name) and self._disk.is_folder(name)
-            if (is_ours and name not in ledger.kept) or LEFTOVER.fullmatch(name):
-                discard(self._disk, name)
-
-    def _copy(self, ledger: Ledger, signed: SignedBundle) -> str:
-        """Write a bundle into a folder of its own; return the folder's name."""
-        entry = signed.entry
-        folder = folder_of(entry.name, entry.version, entry.sha256)
-        if folder in ledger.kept:
-            self._restore(folder, signed)
-            return folder
-        self._check_space(len(signed.data))
-        try:
-            self._disk.make_folder(INCOMING)
-            write_file(self._disk, f"{INCOMING}/{BUNDLE}", signed.data)
-            write_file(self._disk, f"{INCOMING}/{SIGNATURE}", signed.signature_text.encode())
-            self._disk.sync_folder(INCOMING)
-            self._disk.rename(INCOMING, folder)
-            self._disk.sync_folder()
-        except OSError:
-            self._give_up(INCOMING)
-            raise
-        return folder
-
-    def _restore(self, folder: str, signed: SignedBundle) -> None:
-        """Put the bytes of a bundle back in place if the disk has lost them."""
-        if self._has(folder, signed.entry.sha256):
-            return
-        self._check_space(len(signed.data))
-        try:
-            write_file(self._disk, RESTORED, signed.data)
-            self._disk.rename(RESTORED, f"{folder}/{BUNDLE}")
-            self._disk.sync_folder(folder)
-        except OSError:
-            self._give_up(RESTORED)
-            raise
-        _log.warning("%s was damaged and is whole again", folder)
-
-    def _has(self, folder: str, sha256: str) -> bool:
-        try:
-            data = self._disk.read(f"{folder}/{BUNDLE}", bundles.MAX_BYTES)
-        except OSError:
-            return False
-        return hashlib.sha256(data).hexdigest() == sha256
-
-    def _check_space(self, n_bytes: int) -> None:
-        n_free = self._disk.n_free_bytes()
-        if n_free < n_bytes + _SPARE_BYTES:
-            raise StoreError(
-                f"expected {n_bytes + _SPARE_BYTES} bytes of space in {self.root}, found {n_free}; "
-                "make space there"
-            )
-
-    def _give_up(self, name: str) -> None:
-        try:
-            discard(self._disk, name)
-        except OSError as error:
-            _log.debug("%s stays behind for now: %s", name, error)
 
 
 def _if_current(ledger: Ledger, folder: str, reason: str) -> Ledger:

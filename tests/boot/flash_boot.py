@@ -49,6 +49,16 @@ config = "settings.toml"
 [sensors]
 {payload.SERIAL_NUMBER} = "{Path(payload.SENSOR).name}"
 """
+NEEDED = {"python3": "3.11.2-1", "libc6": "2.36-9", "libstdc++6": "12.2.0-14", "systemd": "252.39-1",
+          "udev": "252.39-1"}  # fmt: skip
+INSTALLED = """
+Package: {name}
+Status: install ok installed
+Version: {version}
+Architecture: arm64
+Maintainer: Debian
+Description: of the image
+"""
 USER = "jetson:x:1000:1000::/home/jetson:/bin/bash\n"
 RELEASE = "# R36 (release), REVISION: 4.4, GCID: 0, BOARD: generic, EABI: aarch64, DATE: none\n"
 
@@ -62,6 +72,8 @@ def stand_in(image: GuestImage, folder: Path) -> Path:
     command = ["tar", "-xpf", image.rootfs, "-C", tegra / "rootfs", "--numeric-owner"]
     subprocess.run(command, check=True)
     (tegra / "rootfs/etc/nv_tegra_release").write_text(RELEASE)
+    with (tegra / "rootfs/var/lib/dpkg/status").open("a") as file:  # of what was only unpacked
+        file.writelines(INSTALLED.format(name=n, version=v) for n, v in NEEDED.items())
     return tegra
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +40,18 @@ def tool() -> Callable[[str], str]:
         return path
 
     return need_tool
+
+
+@pytest.fixture
+def small_wheel() -> Callable[..., None]:
+    """Write a wheel that is nothing but its metadata."""
+
+    def write(folder: Path, name: str, version: str, requires: tuple[str, ...] = ()) -> None:
+        module = name.replace("-", "_")
+        lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+        with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as archive:
+            info = f"{module}-{version}.dist-info"
+            archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
+
+    return write

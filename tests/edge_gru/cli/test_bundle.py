@@ -204,8 +204,15 @@ def test_root_writes_as_the_owner_of_the_store(released):
     store = folder / "var" / "bundles"
     store.parent.mkdir()
     os.chown(store.parent, 1234, 1235)
-    arguments = ("bundle", "install", released(1), "--store", store, "--keys", released.public)
-    subprocess.run([sys.executable, "-c", MAIN, *map(str, arguments)], check=True, timeout=60)
+    where = ("--store", store)
+    for arguments in (
+        ("install", released(1), *where, "--keys", released.public),
+        ("install", released(2), *where, "--keys", released.public),
+        ("confirm", *where),
+        ("rollback", *where),
+    ):
+        command = [sys.executable, "-c", MAIN, "bundle", *map(str, arguments)]
+        subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
     owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in store.rglob("*")}
     shutil.rmtree(folder)
     assert owners == {(1234, 1235)}

@@ -121,7 +121,8 @@ def test_status_of_a_service_that_predicts(health, clock, tmp_path):
     lines = status.lines(found)
     assert lines[0] == "service   predicting"
     assert "engine    native-int8" in lines
-    assert "bundle    version 2 (tiny-2-0)" in lines
+    assert "bundle    version 2 (tiny-2-0)" in lines  # the store is not for everybody to read
+    assert "trial     5 of 60 s served well, 4 starts left" in lines
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
 

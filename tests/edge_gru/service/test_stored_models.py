@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_gru.errors import BundleError, GoldenMismatchError, StoreError
+from edge_gru.errors import BundleError, EngineUnavailableError, StoreError
 from edge_gru.predictor import Prediction
 from edge_gru.service.config import make_config
 from edge_gru.service.events import ModelEvent, PredictionEvent
@@ -16,6 +16,7 @@ from edge_gru.service.statistics import Latency, Summary
 from edge_gru.service.stored_models import StoredModels
 from edge_gru.signing import Release, Signature
 from edge_gru.store import SignedBundle, Store, TrialPlan
+from firmware_bridge.errors import PortError, SchemaError
 from firmware_bridge.link import LinkStatistics
 from firmware_bridge.sample import LinkUp, Sample, Schema
 
@@ -140,7 +141,17 @@ def test_bundle_that_comes_later_and_cannot_serve_is_given_up(store, models, pac
     wait_for(lambda: models.following() or versions(store)[2] == "failed")
     assert models.status().version == 1
     assert versions(store) == {1: "committed", 2: "failed"}
+    failed = next(e for e in store.read().entries.values() if e.version == 2)
+    assert "does not reproduce the golden vectors" in failed.reason
     assert not models.wants_restart
+
+
+def test_bundle_that_comes_as_the_service_stops_keeps_its_starts(store, models, signed):
+    models.first()
+    store.install(signed(2), ASKED)
+    assert models.following() is None  # it is being opened
+    models.close(is_fault=False)
+    assert store.current().trial.starts_left == 3
 
 
 def fail_by_output(models) -> None:
@@ -300,16 +311,23 @@ def test_rollback_by_hand_is_followed_too(store, models, sink, block, signed, mo
     assert (hashes[0], hashes[-1]) == (signed(2).bundle.hash, signed(1).bundle.hash)
 
 
-def test_run_that_ends_by_an_error_has_used_its_start(store, models, sink, signed):
+@pytest.mark.parametrize(
+    ("error", "starts_left"),
+    [(EngineUnavailableError("it broke"), 2), (SchemaError("other channels"), 2),
+     (PortError("unplugged"), 3)],
+)  # fmt: skip
+def test_run_that_ends_by_an_error_has_used_its_start_unless_it_was_the_port(
+    store, models, sink, signed, error, starts_left
+):
     store.install(signed(2), ASKED)
 
     class Broken(Feed):
         def receive(self, timeout_s):
-            raise GoldenMismatchError("something in the engine")
+            raise error
 
     service = Service(
         models._config, [sink], models=models, link_factory=lambda *_: Broken(None, None)
     )
-    with pytest.raises(GoldenMismatchError):
+    with pytest.raises(type(error)):
         service.run()
-    assert store.current().trial.starts_left == 2
+    assert store.current().trial.starts_left == starts_left

@@ -137,7 +137,7 @@ def check(root: Path, change: Change, signed: Callable, faulty_disk, cut_at: str
     store = Store(root)
     store.install(signed(9), AT_ONCE)
     assert serving(root) == 9, cut_at
-    kept = {"lock", "state.json", "current", *store.read().kept}
+    kept = {"lock", ".reserve", "state.json", "current", *store.read().kept}
     kept |= {"previous"} if store.read().previous else set()
     assert {path.name for path in root.iterdir()} == kept, cut_at
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -36,7 +37,7 @@ def test_second_bundle_is_on_trial_and_the_first_stays(store, signed):
     assert (second.trial.starts_left, second.trial.duration_s) == (3, 60)
     assert whole(store.current()).hash == signed(2).bundle.hash
     assert names(store) == sorted(
-        [first.folder, second.folder, "current", "previous", "lock", "state.json"]
+        [first.folder, second.folder, "current", "previous", "lock", "state.json", ".reserve"]
     )
     assert (store.root / "current").readlink().name == second.folder
     assert (store.root / "previous").readlink().name == first.folder
@@ -292,6 +293,15 @@ def test_links_in_place_of_files_are_not_followed(store, signed, tmp_path):
     assert victim.read_text() == "precious"
 
 
+def test_state_that_lies_elsewhere_is_not_read(store, signed, tmp_path):
+    store.install(signed(1))
+    forged = (store.root / "state.json").rename(tmp_path / "forged.json")
+    forged.write_text(forged.read_text().replace('"version": 1', '"version": 7'))
+    (store.root / "state.json").symlink_to(forged)
+    assert store.begin().entry.version == 1
+    assert not (store.root / "state.json").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "x" * 300, "é ü", "-n"])
 def test_name_of_a_model_stays_within_the_store(store, signed, pack, schema, name):
     odd = pack(schema, name=name)
@@ -315,3 +325,20 @@ def test_failures_are_remembered_in_bounded_space(store, signed):
         store.rollback("no good")
     assert len(store.read().entries) <= 66
     assert store.begin().entry.version == 1
+
+
+def test_full_disk_keeps_nobody_from_going_back(store, signed, tmp_path, faulty_disk):
+    """The reserve is what there is room for, once."""
+    store.install(signed(1))
+    store.install(signed(2), ASKED)
+
+    class FullDisk(faulty_disk):
+        def write(self, handle, data):
+            if (self.root / ".reserve").exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(handle, data)
+
+    full = Store(store.root, disk=FullDisk(store.root, -1, lambda: None))
+    assert full.rollback("by hand").entry.version == 1
+    assert store.begin().entry.version == 1
+    assert (store.root / ".reserve").stat().st_size > 1 << 15
