@@ -49,8 +49,13 @@ config = "settings.toml"
 [sensors]
 {payload.SERIAL_NUMBER} = "{Path(payload.SENSOR).name}"
 """
-NEEDED = {"python3": "3.11.2-1", "libc6": "2.36-9", "libstdc++6": "12.2.0-14", "systemd": "252.39-1",
-          "udev": "252.39-1"}  # fmt: skip
+NEEDED = {
+    "python3": "3.11.2-1",
+    "libc6": "2.36-9",
+    "libstdc++6": "12.2.0-14",
+    "systemd": "252.39-1",
+    "udev": "252.39-1",
+}
 INSTALLED = """
 Package: {name}
 Status: install ok installed
