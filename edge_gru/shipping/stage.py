@@ -133,7 +133,9 @@ def _put_system_files(tree: Tree, source: Source, target: Target) -> None:
     tree.put("usr/lib/tmpfiles.d/edge-gru.conf", (deploy / "tmpfiles.d/edge-gru.conf").read_bytes())
     launcher = filled((deploy / "bin/edge-gru").read_text(), target)
     tree.put("usr/bin/edge-gru", launcher, is_program=True)
-    tree.put("usr/lib/edge-gru/setup", (deploy / "bin/setup").read_bytes(), is_program=True)
+    for name in ("setup", "compile"):
+        script = (deploy / "bin" / name).read_bytes()
+        tree.put(f"usr/lib/edge-gru/{name}", script, is_program=True)
 
 
 def filled(template: str, target: Target, **more: str) -> str:

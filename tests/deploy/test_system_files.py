@@ -11,7 +11,7 @@ import pytest
 from edge_gru.cli.bundle import STORE
 from edge_gru.service.config import RunConfig, make_config, read_settings
 
-PROGRAMS = ("/usr/bin/edge-gru", "/usr/lib/edge-gru/setup")
+PROGRAMS = ("/usr/bin/edge-gru", "/usr/lib/edge-gru/setup", "/usr/lib/edge-gru/compile")
 # systemd's own score; what opens the others: the setup makes users, the registration runs dpkg.
 MAX_EXPOSURE = {
     "edge-gru": 3.0,
@@ -158,7 +158,14 @@ def test_example_config_shows_every_setting_and_its_default(deploy, tmp_path):
         assert default is None or key in OF_THE_BOARD or getattr(config, key) == default
 
 
-SCRIPTS = ["flash-l4t.sh", "bin/setup", "container/start", "debian/postinst", "debian/prerm"]
+SCRIPTS = [
+    "flash-l4t.sh",
+    "bin/setup",
+    "bin/compile",
+    "container/start",
+    "debian/postinst",
+    "debian/prerm",
+]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "debian/postrm"])

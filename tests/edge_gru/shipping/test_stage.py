@@ -101,7 +101,11 @@ def test_package_has_owner_root_and_plain_modes(workshop, source, tmp_path, tool
     assert {row[1] for row in rows} == {"root/root"}
     assert {row[0] for row in rows} == {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x"}
     programs = {row[5] for row in rows if row[0] == "-rwxr-xr-x"}
-    assert programs == {"./usr/bin/edge-gru", "./usr/lib/edge-gru/setup"}
+    assert programs == {
+        "./usr/bin/edge-gru",
+        "./usr/lib/edge-gru/setup",
+        "./usr/lib/edge-gru/compile",
+    }
 
 
 def test_package_asks_for_the_python_it_is_for_and_no_network(workshop, source, tmp_path, tool):
