@@ -13,6 +13,8 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.boot import payload
@@ -21,6 +23,7 @@ from tests.deploy.report import Report
 from tests.deploy.userland import PYTHONS, Userland
 
 ARCHS = {"amd64": "x86_64", "arm64": "aarch64"}
+SSH_PORT = 42022
 CONFIG = "etc/edge-gru/edge-gru.toml"
 DATA = "var/lib/edge-gru/predictions.jsonl"
 UNITS = ("edge-gru", "edge-gru-setup", "edge-gru-compile", "edge-gru-register")
@@ -109,6 +112,48 @@ def look_at_upgrades(userland: Userland, report: Report, first: Path, second: Pa
     report.check("starts with the board", enabled.is_symlink(), is_right=enabled.is_symlink())
 
 
+@contextmanager
+def ssh_server(userland: Userland, folder: Path) -> Iterator[list[object]]:
+    """Let the userland's own sshd listen; yield the options that reach it."""
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    put(userland, "root/.ssh/authorized_keys", key.with_suffix(".pub").read_text())
+    userland.run("ssh-keygen", "-A")
+    userland.run("mkdir", "-p", "/run/sshd")
+    host_key = (userland.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+    (folder / "known").write_text(f"[localhost]:{SSH_PORT} {host_key}")
+    settings = ["-p", SSH_PORT, "-o", "ListenAddress=127.0.0.1", "-o", "UsePAM=no"]
+    settings += ["-o", "StrictModes=no", "-o", "PermitRootLogin=yes"]
+    command = ["chroot", userland.root, "/usr/sbin/sshd", "-D", "-e", *settings]
+    daemon = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    options = [f"Port={SSH_PORT}", f"IdentityFile={key}", f"UserKnownHostsFile={folder / 'known'}",
+               "BatchMode=yes", "AddressFamily=inet", "ConnectionAttempts=20"]  # fmt: skip
+    try:
+        yield [word for option in options for word in ("-o", option)]
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def look_at_ssh(userland: Userland, report: Report, fleet: Fleet, folder: Path) -> None:
+    """Install, update and roll back over ssh; the model follows the package, not its rollback."""
+    with ssh_server(userland, folder) as options:
+        for version in (1, 2):
+            words = ["ssh", "root@localhost", *options, "--pubkey", fleet.public]
+            words += ["--bundle", fleet.folder / f"model-{version}.egb"]
+            made = ship(*words, date_s=DATE_S + version * 60)
+            report.say("\n" + (made.stdout + made.stderr).strip())
+            found = serving(userland)
+            report.check(f"ship ssh, model {version}", found,
+                         is_right=found == version and made.returncode == 0)  # fmt: skip
+        now = userland.run("dpkg-query", "-W", "-f", "${Version}", "edge-gru").stdout
+        made = ship("ssh", "root@localhost", *options, "--rollback")
+        before = userland.run("dpkg-query", "-W", "-f", "${Version}", "edge-gru").stdout
+        report.check("ship ssh --rollback", made.stdout.splitlines() or made.stderr,
+                     is_right=made.returncode == 0 and before < now)  # fmt: skip
+    dpkg(userland, report, "--purge", "edge-gru")
+
+
 def look_at_removal(userland: Userland, report: Report, before: set[str]) -> None:
     """Remove keeps settings and data, purge nothing."""
     dpkg(userland, report, "--remove", "edge-gru")
@@ -137,6 +182,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=TOP / "build/userlands")
     parser.add_argument("--arch", choices=ARCHS, action="append")
     parser.add_argument("--release", choices=PYTHONS, action="append")
+    parser.add_argument("--ssh", action="store_true", help="First over ssh, too.")
     options = parser.parse_args()
     report = Report()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +199,8 @@ def main() -> None:
                 )
                 look_at_package(second, again, report)
                 with Userland(options.folder, release, arch) as userland:
+                    if options.ssh:
+                        look_at_ssh(userland, report, fleet, Path(made))
                     before = userland.names()
                     look_at_upgrades(userland, report, first, second)
                     look_at_removal(userland, report, before)
