@@ -88,7 +88,9 @@ if [ "$settings" = yes ]; then
     install -m 644 "/$factory/edge-gru.toml" /etc/edge-gru/edge-gru.toml
     how=restart
 fi
-if [ -d "/$factory/keys" ]; then install -m 644 "/$factory/keys"/*.pub /etc/edge-gru/keys/; fi
+for key in "/$factory/keys"/*.pub; do
+    if [ -e "$key" ]; then install -m 644 "$key" /etc/edge-gru/keys/; fi
+done
 if [ -e "/$bundle" ]; then edge-gru bundle install "/$bundle"; fi
 if [ -d /run/systemd/system ]; then
     systemctl enable --quiet edge-gru.service

@@ -163,6 +163,7 @@ def _put_cargo(tree: Tree, source: Source, cargo: Cargo) -> None:
     if signed is not None:
         tree.put(FACTORY_BUNDLE, signed.data)
         tree.put(FACTORY_BUNDLE + SUFFIX, signed.signature_text)
+    tree.put(f"{FACTORY}/keys/README", "Public keys, *.pub, whose models this board takes.\n")
     for key in cargo.trusted():
         tree.put(f"{FACTORY}/keys/{key.name}.pub", key.to_text())
     if cargo.sensors:
