@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edge_gru.errors import ConfigError
-from edge_gru.shipping.stage import Cargo
+from edge_gru.shipping.cargo import Cargo
 
 
 class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -43,5 +43,5 @@ def _place(name: str) -> str:
     if name.startswith("/") or ".." in parts:
         raise ShippingError(f"a wheel has a file {name!r} that is not in its folder; remove it")
     if parts[0].endswith(".data"):
-        return "/".join(parts[2:]) if parts[1] in _LIBRARIES else ""
+        return "/".join(parts[2:]) if parts[1:2] and parts[1] in _LIBRARIES else ""
     return "" if name.startswith(_LEFT_OUT) else name

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_gru.shipping import wheels as wheel_folders
+from edge_gru.shipping.cargo import Cargo
 from edge_gru.shipping.deb import write_deb
 from edge_gru.shipping.gates import Gate
 from edge_gru.shipping.source import Source
-from edge_gru.shipping.stage import Cargo, Stage, stage
+from edge_gru.shipping.stage import Stage, stage
 from edge_gru.shipping.target import Target
 
 
