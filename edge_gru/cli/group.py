@@ -18,11 +18,8 @@ from firmware_bridge.errors import BridgeError
 
 ENTRY_POINTS = "edge_gru.commands"
 
-_EXTRAS = {
-    "torch": "torch",
-    "onnxscript": "torch",
-    "packaging": "ship",
-}  # missing package -> extra that has it
+# Missing package -> the extra that has it.
+_EXTRAS = {"torch": "torch", "onnxscript": "torch", "packaging": "ship"}
 _DEFAULT_EXTRA = "quantize"
 
 
