@@ -35,6 +35,7 @@ RATE_HZ = 110.0
 BOOT_S, SLOW_S = 1800.0, 600.0
 FIRST_S = 60.0  # of guest time, from multi-user.target
 HEALTH = "cat /run/edge-gru/health.json"
+FIRST_PREDICTION = 'grep -m1 \'"kind":"prediction"\' /var/lib/edge-gru/predictions.jsonl'
 ADAPTER = f"usb-serial,chardev=cable,id=adapter,serial={payload.SERIAL_NUMBER}"
 SETTINGS = f"""store = "/var/lib/edge-gru/bundles"
 port = "{payload.SENSOR}"
@@ -161,9 +162,7 @@ def until_predicting(guest: Guest, *, rate_hz: float = 1.0) -> dict[str, Any]:
 def look_at_first_boot(guest: Guest, report: Report) -> None:
     """How soon it predicts, and what the board is like then."""
     found = until_predicting(guest)
-    first = json.loads(
-        guest.run("grep -m1 prediction /var/lib/edge-gru/predictions.jsonl", check=False).out
-    )
+    first = json.loads(guest.run(FIRST_PREDICTION).out)
     up_us = guest.run("systemctl show -P ActiveEnterTimestampMonotonic multi-user.target").out
     after_s = first["mono_ns"] * 1e-9 - int(up_us) * 1e-6
     report.check("first prediction after multi-user.target, s", f"{after_s:.1f}",
