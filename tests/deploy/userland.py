@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+_OF_THE_KERNEL = ("proc", "sys", "dev", "run", "tmp")
 _PACKAGES = "systemd,systemd-sysv,udev,python3,libstdc++6,openssh-server"
 
 
@@ -57,8 +58,9 @@ class Userland:
 
     def names(self) -> set[str]:
         """List everything that is not in a file system of the kernel's."""
-        found = {str(path.relative_to(self.root)) for path in self.root.rglob("*")}
-        return {n for n in found if n.split("/")[0] not in ("proc", "sys", "dev", "run", "tmp")}
+        tops = [path for path in self.root.iterdir() if path.name not in _OF_THE_KERNEL]
+        found = [path for top in tops for path in [top, *top.rglob("*")]]
+        return {str(path.relative_to(self.root)) for path in found}
 
     def __enter__(self) -> Userland:  # noqa: PYI034 - Self needs Python 3.11
         self.build()
