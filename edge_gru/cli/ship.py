@@ -71,8 +71,12 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         cargo = Cargo() if deploy is None else read_deploy_settings(deploy)
-        given = {"bundle": bundle, "keys": keys, "settings": settings}
-        cargo = replace(cargo, **{name: value for name, value in given.items() if value})
+        cargo = replace(
+            cargo,
+            bundle=bundle or cargo.bundle,
+            keys=keys or cargo.keys,
+            settings=settings or cargo.settings,
+        )
         command(*args, workshop=Workshop(Source(source), cargo, wheels), **options)
 
     return with_workshop

@@ -71,24 +71,26 @@ def _build(source: Source, target: Target, part: Path, work: Path) -> Path:
     copy = work / "source"
     shutil.copytree(source.root, copy, ignore=shutil.ignore_patterns(*_IGNORED), symlinks=True)
     python, native = _builder(target)
-    command = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", part, copy]
-    _run(command, "the wheel of edge-gru could not be built", EDGE_GRU_NATIVE=native)
+    command = [python, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    _run(
+        [*command, "--wheel-dir", part, copy],
+        "the wheel of edge-gru could not be built",
+        EDGE_GRU_NATIVE=native,
+    )
     (own,) = part.glob("edge_gru-*.whl")
     return own
 
 
 def _builder(target: Target) -> tuple[str, str]:
     """Find who compiles the native engine: a Python of the board's version, and a compiler."""
-    compiler = (
-        f"{target.arch}-linux-gnu-gcc"  # also for this machine: its Python may link its own way
-    )
+    # By its long name for this machine, too, whose Python may link in a way of its own.
+    compiler = f"{target.arch}-linux-gnu-gcc"
     python = _python_of(target.python)
     if python is None:
         lacks = f"a python{target.python} on this host to compile for"
     elif shutil.which(compiler) is None:
-        lacks = (
-            f"the compiler {compiler}, of Debian's gcc-{target.arch.replace('_', '-')}-linux-gnu"
-        )
+        package = f"gcc-{target.arch.replace('_', '-')}-linux-gnu"
+        lacks = f"the compiler {compiler}, of Debian's {package}"
     else:
         return python, target.arch
     _log.warning("the native engine is left out: expected %s, found none", lacks)
@@ -96,8 +98,8 @@ def _builder(target: Target) -> tuple[str, str]:
 
 
 def _python_of(version: str) -> str | None:
-    """Find an interpreter of this version that starts; a shim by that name may not."""
-    tells = "import sys; print('%d.%d' % sys.version_info[:2])"
+    """Find an interpreter of this version that starts, and has pip; a shim may not."""
+    tells = "import pip, sys; print('%d.%d' % sys.version_info[:2])"
     for python in (sys.executable, shutil.which(f"python{version}")):
         if python is None:
             continue
@@ -109,8 +111,8 @@ def _python_of(version: str) -> str | None:
 
 def _download(target: Target, part: Path, requirements: Sequence[str]) -> None:
     tags = [f"manylinux_2_{minor}" for minor in _GLIBC_MINORS] + ["manylinux2014", "linux"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", part]
-    command += ["--find-links", part, "--only-binary=:all:", "--implementation", "cp"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(part)]
+    command += ["--find-links", str(part), "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", target.python, "--abi", f"cp{target.python.replace('.', '')}"]
     command += ["--abi", "abi3", "--abi", "none"]
     command += [word for tag in tags for word in ("--platform", f"{tag}_{target.arch}")]
@@ -119,11 +121,12 @@ def _download(target: Target, part: Path, requirements: Sequence[str]) -> None:
 
 def _complete(target: Target, part: Path) -> None:
     root = f"edge-gru[{EXTRAS}]"
+    lacking = missing(part, root, target)
     for _ in range(_N_ROUNDS):
-        lacking = missing(part, root, target)
         if not lacking:
             return
         _download(target, part, lacking)
+        lacking = missing(part, root, target)
     raise ShippingError(
         f"after {_N_ROUNDS} rounds of downloads there is still no {', '.join(lacking)}; "
         "look at what these packages ask for"
