@@ -173,12 +173,12 @@ def l4t(
     if _is_told(gates, check=check):
         return
     refuse(gates)
-    with workshop.package(tegra.target) as (stage, package):
-        refuse([tegra.space_gate(stage.tree.n_bytes + package.stat().st_size)])
+    with workshop.open(tegra.target) as stage:
+        refuse([tegra.space_gate(stage.tree.n_bytes)])
         if dry_run:
             _print_overlay(tegra, stage)
             return
-        n_files = tegra.lay(stage, package)
+        n_files = tegra.lay(stage, workshop.source)
     click.echo(
         f"{n_files} files are in {tegra.rootfs}; edge-gru {stage.version} starts with the board"
     )

@@ -35,7 +35,7 @@ def write_deb(stage: Stage, source: Source, folder: Path) -> Path:
 def _archive(stage: Stage, source: Source) -> bytes:
     members = {
         "debian-binary": b"2.0\n",
-        "control.tar.xz": _packed(_control(stage, source)),
+        "control.tar.xz": _packed(control_of(stage, source)),
         "data.tar.xz": _packed(stage.tree),
     }
     archive = io.BytesIO(_MAGIC)
@@ -58,7 +58,7 @@ def _packed(tree: Tree) -> bytes:
     return made.getvalue()
 
 
-def _control(stage: Stage, source: Source) -> Tree:
+def control_of(stage: Stage, source: Source) -> Tree:
     """Make what dpkg reads: the fields, the scripts, the hashes."""
     made = Tree(stage.tree.date_s)
     folder = source.deploy / "debian"

@@ -12,22 +12,31 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from edge_gru.bundle import write_atomically
 from edge_gru.errors import ShippingError
+from edge_gru.shipping.deb import control_of
 from edge_gru.shipping.gates import Gate
+from edge_gru.shipping.source import Source
 from edge_gru.shipping.stage import UNITS, Stage
 from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
 
-REGISTER = "opt/edge-gru/firstboot"
+REGISTER = "opt/edge-gru/unregistered"
+_DPKG = "var/lib/dpkg"
+_FRAGMENT = f"{_DPKG}/updates/0000"
 MANIFEST = "edge-gru-overlay.json"
 _WANTS = "etc/systemd/system/multi-user.target.wants"
 _ENABLED = ("edge-gru.service", "edge-gru-register.service")
 _WIZARD = "nv-oem-config"
 _FIRST_UID, _NOBODY_UID = 1000, 65534
 _SPARE_BYTES = 64 << 20
+
+
+# Path -> content, or the target of a link; and mode.
+Files: TypeAlias = dict[str, tuple[bytes | Path | str, int]]
 
 
 class LinuxForTegra:
@@ -139,8 +148,8 @@ class LinuxForTegra:
         found = f"{n_free / 1e6:.0f} MB free, {n_needed / 1e6:.0f} MB needed"
         return Gate("space", n_free >= n_needed, found, f"make space in {self.folder}")
 
-    def lay(self, stage: Stage, package: Path) -> int:
-        """Put the tree over the rootfs, enabled, with the package for dpkg; return how many files.
+    def lay(self, stage: Stage, source: Source) -> int:
+        """Put the tree over the rootfs, enabled and known to its dpkg; return how many files.
 
         What an earlier overlay has brought is taken away first.
 
@@ -149,7 +158,7 @@ class LinuxForTegra:
             OSError: they cannot be written.
         """
         self.remove()
-        files = _overlay(stage, package)
+        files = _overlay(stage, source)
         taken = [path for path in files if os.path.lexists(self.rootfs / path)]
         if taken:
             raise ShippingError(
@@ -201,18 +210,37 @@ class LinuxForTegra:
         return len(files)
 
 
-def _overlay(stage: Stage, package: Path) -> dict[str, tuple[bytes | Path | str, int]]:
-    """List the files of the tree, the links that enable units, and the package; a link is a str."""
-    files: dict[str, tuple[bytes | Path | str, int]] = {
-        path: (node.target or node.content, node.mode) for path, node in stage.tree
-    }
+def _overlay(stage: Stage, source: Source) -> Files:
+    """List the files of the tree, the links that enable units, and what dpkg reads."""
+    files: Files = {path: (node.target or node.content, node.mode) for path, node in stage.tree}
     for unit in _ENABLED:
         files[f"{_WANTS}/{unit}"] = (f"/{UNITS}/{unit}", 0o777)
-    files[f"{REGISTER}/{package.name}"] = (package, 0o644)
+    files[REGISTER] = (b"", 0o644)
+    return files | _database(stage, source)
+
+
+def _database(stage: Stage, source: Source) -> Files:
+    """Make the records of an unpacked package, as dpkg writes them; nothing of it is changed.
+
+    Its status goes into a fragment, which the next dpkg that runs on the board takes in: this is
+    how dpkg itself notes what it has not merged yet.
+    """
+    files: Files = {}
+    fields = ""
+    for name, node in control_of(stage, source):
+        if name == "control":
+            fields = node.read().decode()
+        else:
+            files[f"{_DPKG}/info/edge-gru.{name}"] = (node.content, node.mode)
+    paths = sorted([*stage.tree.folders, *(path for path, _ in stage.tree)])
+    listed = "".join(f"/{path}\n" for path in [".", *paths])
+    files[f"{_DPKG}/info/edge-gru.list"] = (listed.encode(), 0o644)
+    head, _, rest = fields.partition("\n")
+    files[_FRAGMENT] = (f"{head}\nStatus: install ok unpacked\n{rest}".encode(), 0o644)
     return files
 
 
-def _folders(files: dict[str, tuple[bytes | Path | str, int]]) -> list[str]:
+def _folders(files: Files) -> list[str]:
     found = {str(up) for path in files for up in Path(path).parents if str(up) != "."}
     return sorted(found)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,8 +120,32 @@ def test_overlay_starts_with_the_board_and_registers_the_package(call, tegra):
     for unit in ("edge-gru.service", "edge-gru-register.service"):
         target = str((wants / unit).readlink())
         assert (rootfs / target.lstrip("/")).is_file()
-    assert len(list((rootfs / "opt/edge-gru/firstboot").glob("edge-gru_*_arm64.deb"))) == 1
     assert (rootfs / "usr/bin/edge-gru").stat().st_mode & 0o777 == 0o755
+
+
+def test_dpkg_of_the_board_takes_the_package_in(call, tegra):
+    """dpkg itself reads the records; it is told to work on the rootfs, and runs nothing of it."""
+    if shutil.which("dpkg") is None:
+        pytest.skip("needs dpkg")
+    database = tegra / "rootfs/var/lib/dpkg"
+    for name in ("info", "updates", "triggers"):
+        (database / name).mkdir(parents=True)
+    (database / "status").write_text("")
+    call()
+    admin = f"--admindir={database}"
+    told = subprocess.run(
+        ["dpkg", admin, "--force-not-root", "--set-selections"],
+        check=True, capture_output=True, input="edge-gru hold\n", text=True,
+    )  # fmt: skip
+    assert told.stderr == ""
+    status = (database / "status").read_text()
+    assert "Package: edge-gru\nStatus: hold ok unpacked\n" in status
+    listed = subprocess.run(
+        ["dpkg", admin, "--listfiles", "edge-gru"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert listed[0] == "/."
+    assert "/usr/bin/edge-gru" in listed
+    assert all((tegra / "rootfs" / path.lstrip("/")).exists() for path in listed)
 
 
 def test_remove_restores_the_tree_byte_for_byte(call, tegra):
@@ -151,11 +177,8 @@ def test_link_out_of_the_rootfs_is_not_followed(tegra, small_wheels, source, tmp
     outside.mkdir()
     (tegra / "rootfs/opt").symlink_to(outside)
     workshop = Workshop(source, Cargo(), small_wheels(TARGET))
-    with (
-        workshop.package(TARGET) as (stage, package),
-        pytest.raises(ShippingError, match="out of rootfs"),
-    ):
-        LinuxForTegra(tegra).lay(stage, package)
+    with workshop.open(TARGET) as stage, pytest.raises(ShippingError, match="out of rootfs"):
+        LinuxForTegra(tegra).lay(stage, source)
     assert list(outside.iterdir()) == []
 
 

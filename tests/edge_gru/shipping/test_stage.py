@@ -84,7 +84,7 @@ def test_all_four_ways_bring_the_same_files(workshop, cargo, source, tmp_path, t
         with tarfile.open(tmp_path / "image/edge-gru.tar") as layer:
             in_layer = {m.name.removeprefix("./") for m in layer if not m.isdir()}
         before = {str(p.relative_to(tegra / "rootfs")) for p in (tegra / "rootfs").rglob("*")}
-        LinuxForTegra(tegra).lay(stage, package)
+        LinuxForTegra(tegra).lay(stage, source)
         laid = {
             str(path.relative_to(tegra / "rootfs"))
             for path in (tegra / "rootfs").rglob("*")
