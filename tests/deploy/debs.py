@@ -188,9 +188,8 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         fleet = Fleet.make(Path(made))
-        model = payload.model()
         for version in (1, 2):
-            fleet.sign(model, version)
+            fleet.sign(payload.model(version), version)
         for arch in options.arch or ["amd64"]:
             for release in options.release or list(PYTHONS):
                 first, second, again = (
