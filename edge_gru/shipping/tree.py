@@ -82,18 +82,6 @@ class Tree:
             whole.update(f"{node.sha256} {node.mode:o} {path}\n".encode())
         return whole.hexdigest()
 
-    def manifest(self) -> dict[str, dict[str, str]]:
-        """Describe every file: SHA-256, mode, owner, and where a link leads."""
-        return {
-            path: {
-                "sha256": node.sha256,
-                "mode": f"{node.mode:04o}",
-                "owner": "root:root",
-                **({"link": node.target} if node.target else {}),
-            }
-            for path, node in self
-        }
-
     def write_tar(self, file: IO[bytes]) -> None:
         """Write a tar archive whose names begin with ``./``."""
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -106,17 +94,6 @@ class Tree:
                     archive.addfile(info)
                 else:
                     _add(archive, info, self._nodes[path])
-
-    def write_to(self, root: Path) -> None:
-        """Write files and links below a folder that has none of them."""
-        for path, node in self:
-            place = root / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if node.target:
-                place.symlink_to(node.target)
-            else:
-                place.write_bytes(node.read())
-                place.chmod(node.mode)
 
 
 def _add(archive: tarfile.TarFile, info: tarfile.TarInfo, node: Node) -> None:

@@ -129,10 +129,14 @@ def test_package_asks_for_the_python_it_is_for_and_no_network(workshop, source, 
     ("python", "out", "err"),
     [(HERE, "small\n", ""), (OTHER, "", f"installed for Python {OTHER}, and this is {HERE}")],
 )
-def test_command_runs_from_its_own_folder_on_its_own_python(workshop, tmp_path, python, out, err):
+def test_command_runs_from_its_own_folder_on_its_own_python(
+    workshop, source, tmp_path, python, out, err
+):
     target = Target(python)
     with workshop(target=target).open(target) as stage:
-        stage.tree.write_to(tmp_path / "root")
+        write_context(stage, source, tmp_path / "image")
+    with tarfile.open(tmp_path / "image/edge-gru.tar") as layer:
+        layer.extractall(tmp_path / "root", filter="data")
     launcher = tmp_path / "root/usr/bin/edge-gru"
     launcher.write_text(launcher.read_text().replace('"/usr/lib', f'"{tmp_path}/root/usr/lib'))
     told = subprocess.run([sys.executable, launcher], capture_output=True, text=True, check=False)
