@@ -99,11 +99,12 @@ def look_at_upgrades(userland: Userland, report: Report, first: Path, second: Pa
     report.check("model of the package serves", serving(userland), is_right=serving(userland) == 1)
     dpkg(userland, report, "--install", second)
     kept = [(userland.root / path).read_text() for path in (CONFIG, DATA)]
-    report.check("settings and data survive", "yes", is_right=kept == [MINE, "{}\n"])
+    report.check("settings and data after it", kept, is_right=kept == [MINE, "{}\n"])
     report.check("so does the model", serving(userland), is_right=serving(userland) == 1)
     before = userland.names()
     dpkg(userland, report, "--install", second)
-    report.check("the same again changes nothing", "yes", is_right=userland.names() == before)
+    changed = sorted(n for n in before ^ userland.names() if "__pycache__" not in n)
+    report.check("the same again changes", changed or "nothing", is_right=not changed)
     units = [f"/usr/lib/systemd/system/{name}.service" for name in UNITS]
     told = userland.run("systemd-analyze", "verify", "--man=no", *units, check=False)
     said = (told.stdout + told.stderr).strip()
