@@ -70,10 +70,7 @@ class StoredModels:
         try:
             opened = self._open(candidate)
         except EdgeGruError as error:
-            earlier = self._retreat(candidate, str(error))
-            if earlier is None:
-                raise
-            opened = self._open(earlier)
+            opened = self._open_earlier(candidate, error)
         self._worker = ThreadPoolExecutor(1, "edge-gru-store")
         return self._serve(opened)
 
@@ -197,6 +194,21 @@ class StoredModels:
         )
         judge = None if candidate.trial is None else TrialJudge(limits)
         return _Opened(candidate, Model(engine, golden, candidate.entry.continues), judge)
+
+    def _open_earlier(self, candidate: Candidate, error: EdgeGruError) -> _Opened:
+        """Open the bundle before one that cannot serve, and give that one up.
+
+        Where none of them can, it is not the bundles that are at fault: nothing is given up.
+        """
+        earlier = self._store.before(candidate.folder)
+        if earlier is None:
+            raise error
+        try:
+            opened = self._open(earlier)
+        except EdgeGruError as another:
+            raise error from another
+        self._retreat(candidate, str(error))
+        return opened
 
     def _retreat(self, candidate: Candidate, reason: str) -> Candidate | None:
         """Give a bundle up; None: it stays, since there is no other."""
