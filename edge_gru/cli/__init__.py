@@ -10,6 +10,7 @@ from edge_gru.version import __version__
 
 VERBS = {
     "convert": VerbRow("edge_gru.cli.convert", "Make a table of a recording."),
+    "doctor": VerbRow("edge_gru.cli.doctor", "Look at what this machine has and lacks."),
     "firmware": VerbRow("edge_gru.cli.firmware", "Write a board's program for a model."),
     "inspect": VerbRow("edge_gru.cli.inspect", "Show what is in a bundle."),
     "ports": VerbRow("edge_gru.cli.ports", "List the serial ports of this machine."),

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -84,19 +85,43 @@ def open_engine(
         if known is not None:
             return known
         name, precision = _choose(source, precision)
+    row = find_row(name)
+    module = _imported(name)
+    engine: Engine = getattr(module, row.cls)(source, n_streams=n_streams, precision=precision)
+    return engine
+
+
+def find_row(name: str) -> EngineRow:
+    """Look up an engine by name.
+
+    Raises:
+        EngineUnavailableError: there is no such engine.
+    """
     row = ENGINES.get(name)
     if row is None:
         raise EngineUnavailableError(
             f"expected an engine of auto, {', '.join(ENGINES)}, got {name!r}"
         )
+    return row
+
+
+def unavailable(name: str) -> str | None:
+    """Say why an engine cannot be imported here; None: it can."""
     try:
-        module = importlib.import_module(row.module)
+        _imported(name)
+    except EngineUnavailableError as error:
+        return str(error)
+    return None
+
+
+def _imported(name: str) -> ModuleType:
+    row = ENGINES[name]
+    try:
+        return importlib.import_module(row.module)
     except ImportError as error:
         raise EngineUnavailableError(
             f"engine {name!r} is not installed here ({error}); {row.install}"
         ) from error
-    engine: Engine = getattr(module, row.cls)(source, n_streams=n_streams, precision=precision)
-    return engine
 
 
 def _open_known(source: EngineSource, n_streams: int, precision: str | None) -> Engine | None:
