@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak test-pythons clean
+  link-soak tensorrt-parse test-pythons clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -31,6 +31,11 @@ accuracy: .venv/ready
 # Every kind of model that the importers take, against itself over 1,000 steps from a random state.
 importers: .venv/ready
 	.venv/bin/python tests/quantization/importers/matrix.py
+
+# Every step graph in NVIDIA's ONNX parser and builder, on the CPU: their licence, 170 MB, x86-64.
+tensorrt-parse: .venv/ready
+	.venv/bin/python tests/quantization/tensorrt/check_graphs.py
+	.venv/bin/python -m pytest tests/quantization/tensorrt
 
 # The example firmware on an emulated board, ten minutes at 1 kHz; and the library's fuzzer, as long.
 BOARD_S ?= 600
