@@ -1,4 +1,4 @@
-"""Which engine was the fastest here: remembered for a bundle, these versions and this CPU."""
+"""Which engine was the fastest here: remembered for a bundle, these versions, this CPU and GPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pathlib import Path
 
 import msgspec
 
+from edge_gru.engines.tensorrt.board import Board
 from edge_gru.version import __version__
 
 _log = logging.getLogger(__name__)
 
 _CPU_FIELDS = ("model name", "flags", "CPU part", "CPU variant", "Features")
-_PACKAGES = ("numpy", "onnxruntime")
+_PACKAGES = ("numpy", "onnxruntime", "tensorrt")
+_SETTINGS = ("EDGE_GRU_NATIVE", "EDGE_GRU_TENSORRT")
 _EXTENSION = "_native*.so"
 
 
@@ -79,7 +81,7 @@ def _path(model_hash: str, precision: str | None) -> Path | None:
 def _surroundings() -> list[str]:
     """Return all that another engine could be the fastest for: versions, CPU, settings."""
     extensions = Path(__file__).parent.parent.joinpath("native").glob(_EXTENSION)
-    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("EDGE_GRU_NATIVE"))
+    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_SETTINGS))
     return [
         __version__,
         sys.version,
@@ -87,6 +89,7 @@ def _surroundings() -> list[str]:
         *(_version_of(package) for package in _PACKAGES),
         "with native" if any(extensions) else "without native",
         *_cpu(),
+        *_board(),
         *settings,
     ]
 
@@ -96,6 +99,11 @@ def _version_of(package: str) -> str:
         return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return f"no {package}"
+
+
+def _board() -> list[str]:
+    board = Board.read()
+    return [board.name, board.l4t, board.power_mode, str(board.gpu_max_hz)]
 
 
 def _cpu() -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from edge_gru.engines.base import Engine, EngineSource, Float32
 from edge_gru.engines.choices import Choice, recall, remember
 from edge_gru.engines.golden import GoldenResult, replay
+from edge_gru.engines.tensorrt import INSTALL as TENSORRT
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
 
@@ -48,6 +49,9 @@ ENGINES = {
         "OnnxRuntimeEngine",
         "pip install 'edge-gru[onnxruntime]'",
         serves=True,
+    ),
+    "tensorrt": EngineRow(
+        "edge_gru.engines.tensorrt.engine", "TensorRTEngine", TENSORRT, serves=True
     ),
 }
 

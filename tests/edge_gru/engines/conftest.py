@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,30 @@ def open_or_skip(name: str, bundle: Bundle, precision: str | None, n_streams: in
         if isinstance(error.__cause__, ImportError):
             pytest.skip(str(error))
         raise
+
+
+sys.path.insert(0, str(Path(__file__).parent / "tensorrt"))
+fakes = importlib.import_module("fake_gpu")
+
+
+@pytest.fixture
+def gpu() -> Iterator[fakes.FakeGpu]:
+    """A fake GPU, which must be left as it was found."""
+    with fakes.fake_gpu() as gpu:
+        yield gpu
+
+
+@pytest.fixture(autouse=True)
+def _gpu_for_tensorrt(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the suites over all engines run TensorRT on a fake where there is no real one."""
+    callspec = getattr(request.node, "callspec", None)
+    is_wanted = callspec is not None and callspec.params.get("name") == "tensorrt"
+    if not is_wanted or importlib.util.find_spec("tensorrt") is not None:
+        yield
+        return
+    gpu = request.getfixturevalue("gpu")
+    yield
+    assert gpu.cuda.faults == []
 
 
 @pytest.fixture
