@@ -81,11 +81,28 @@ class Predictor:
         self._policy = gap_policy
         self._n_warmup = math.inf if n_warmup is None else n_warmup
         self.statistics = PredictorStatistics()
-        limit = engine.manifest.precisions[engine.precision].input_limit
-        self._limit = None if limit is None else np.array([limit.minimum, limit.maximum])
-        if limit is not None:
-            self.statistics.saturated = [0] * engine.n_in
+        self._read_limit()
         self._clear()
+
+    def _read_limit(self) -> None:
+        limit = self._engine.manifest.precisions[self._engine.precision].input_limit
+        self._limit = None if limit is None else np.array([limit.minimum, limit.maximum])
+        if limit is not None and not self.statistics.saturated:
+            self.statistics.saturated = [0] * self._engine.n_in
+
+    def switch(self, engine: Engine) -> Engine:
+        """Go on with another engine of the same model; return the one from before, still open.
+
+        The state is carried over, so the next sample is predicted as it would have been.
+
+        Raises:
+            StateMismatchError: it is of another model; nothing is changed.
+        """
+        before = self._engine
+        engine.load_state(0, before.save_state(0))
+        self._engine = engine
+        self._read_limit()
+        return before
 
     def _clear(self) -> None:
         self._engine.reset(0)

@@ -14,7 +14,7 @@ from edge_gru.bundle import Bundle, load
 from edge_gru.cli.graph import step_tree
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import engine_table, new_console, shortened
-from edge_gru.engines.select import Measurement, measure
+from edge_gru.engines.measure import Measurement, measure
 from edge_gru.engines.tensors import WEIGHTS
 from edge_gru.manifest import Manifest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_gru.doctor.check import Check, failed, passed, warned
 from edge_gru.doctor.machine import Machine
-from edge_gru.engines.select import ENGINES, unavailable
+from edge_gru.engines.table import ENGINES, unavailable
 
 
 def native(machine: Machine) -> Check:

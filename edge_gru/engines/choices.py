@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_gru.engines.measure import Measurement
 from edge_gru.engines.tensorrt.board import Board
 from edge_gru.version import __version__
 
@@ -26,12 +27,15 @@ _EXTENSION = "_native*.so"
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An engine and precision, with the measured step in microseconds."""
+    """The engine and precision that were the fastest, and the table that shows it.
+
+    ``is_whole``: engines that need a build were measured too, or there are none here.
+    """
 
     engine: str
     precision: str
-    p50_us: float
-    p99_us: float
+    rows: tuple[Measurement, ...]
+    is_whole: bool
 
 
 def recall(model_hash: str, precision: str | None) -> Choice | None:
@@ -40,8 +44,8 @@ def recall(model_hash: str, precision: str | None) -> Choice | None:
     if path is None:
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Choice)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Choice)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         _log.debug("no choice of an engine in %s: %s", path, error)
         return None
 
@@ -59,7 +63,7 @@ def remember(model_hash: str, precision: str | None, choice: Choice) -> None:
         return
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(choice))
+            file.write(msgspec.msgpack.encode(choice))
         Path(name).replace(path)
     except OSError as error:
         _log.debug("the choice of an engine is not kept: %s", error)
@@ -75,7 +79,7 @@ def _path(model_hash: str, precision: str | None) -> Path | None:
         return None
     facts = [model_hash, precision, *_surroundings()]
     key = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
-    return cache / "edge-gru" / "engines" / f"{key}.json"
+    return cache / "edge-gru" / "engines" / f"{key}.choice"
 
 
 def _surroundings() -> list[str]:

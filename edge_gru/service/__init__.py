@@ -3,6 +3,7 @@
 from edge_gru.service.config import RunConfig, make_config, read_settings
 from edge_gru.service.events import (
     AlertEvent,
+    EngineEvent,
     EpochEvent,
     Event,
     GapEvent,
@@ -19,6 +20,7 @@ from edge_gru.service.statistics import Latency, Summary
 
 __all__ = [
     "AlertEvent",
+    "EngineEvent",
     "EpochEvent",
     "Event",
     "FileSink",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
 
 import msgspec
 
 from edge_gru.bundle import load
-from edge_gru.engines.select import open_proven
+from edge_gru.engines.upgrade import start
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
 from edge_gru.service.board_sink import BoardSink, WayBack
@@ -20,6 +20,7 @@ from edge_gru.service.events import Event
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
+from edge_gru.service.standby import Standby
 from edge_gru.service.statistics import Summary
 from firmware_bridge.link import Link, LinkStatistics
 from firmware_bridge.recording import ReplayLink
@@ -93,6 +94,7 @@ class Service:
         self._link_factory = link_factory
         self._clock = clock
         self._link: ItemSource | None = None
+        self._standby: Standby | None = None
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -123,9 +125,16 @@ class Service:
     def _run(self) -> Summary:
         config = self._config
         bundle = load(config.bundle)
-        engine, golden = open_proven(config.engine, bundle.source, precision=config.precision)
-        with engine:
-            pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
+        begun = start(config.engine, bundle.source, precision=config.precision)
+        with ExitStack() as stack:
+            stack.callback(begun.engine.close)  # closing twice is fine
+            pipeline = Pipeline(
+                config, begun.engine, begun.golden, emit=self._emit, clock=self._clock
+            )
+            stack.callback(pipeline.close)
+            if begun.upgrade is not None:
+                self._standby = Standby(begun.upgrade, progress=self._tell_progress)
+                stack.callback(self._standby.stop)
             with self._link_factory(config, bundle.manifest) as link:
                 self._link = link
                 if BOARD in config.outputs:
@@ -134,6 +143,8 @@ class Service:
                     link.stop()
                 self._notifier.ready()
                 pipeline.start()
+                if self._standby is not None:
+                    self._standby.start()
                 self._loop(link, pipeline)
                 self._notifier.stopping()
                 _log.info("reading has ended; all that was read is predicted")
@@ -152,6 +163,7 @@ class Service:
                 pipeline.process(item, link.statistics.overrun_samples)
             elif link.finished:
                 return
+            self._take_over(pipeline)
             now_s = clock()
             if flush.is_due(now_s):
                 self._flush()
@@ -159,6 +171,14 @@ class Service:
                 self._notifier.alive()
             if health.is_due(now_s):
                 pipeline.report(self._summary(link, pipeline))
+
+    def _take_over(self, pipeline: Pipeline) -> None:
+        better = None if self._standby is None else self._standby.poll()
+        if better is not None:
+            pipeline.take_over(better)
+
+    def _tell_progress(self, stage: str, share: float) -> None:
+        self._notifier.status(f"predicting; building a faster engine: {stage}, {share:.0%}")
 
     def _summary(self, link: ItemSource, pipeline: Pipeline) -> Summary:
         return pipeline.summary(link.statistics, n_dropped_events=self._n_dropped_events())

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from edge_gru.engines.base import Engine
 from edge_gru.engines.golden import GoldenResult
+from edge_gru.engines.upgrade import Better
 from edge_gru.predictor import Prediction, Predictor
 from edge_gru.service.alerts import AlertRule
 from edge_gru.service.config import RunConfig
 from edge_gru.service.events import (
     AlertEvent,
+    EngineEvent,
     EpochEvent,
     Event,
     GapEvent,
@@ -37,7 +39,8 @@ _TOO_MANY = 0.2  # resets a prediction
 class Pipeline:
     """Predicts from items in their order and hands every event to ``emit``.
 
-    Opens nothing and waits for nothing. The engine is the caller's, and has passed ``golden``.
+    Opens nothing and waits for nothing. The engine has passed ``golden``; it is closed with the
+    pipeline, or when a better one takes over.
 
     Raises:
         ConfigError: an alert of the model does not fit its outputs.
@@ -97,6 +100,40 @@ class Pipeline:
                 n_warmup=manifest.n_warmup,
                 golden_step_error=golden.step_error,
                 golden_sqnr_db=golden.stream_sqnr_db,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the engine that serves."""
+        self._engine.close()
+
+    def take_over(self, better: Better) -> None:
+        """Go on with a better engine, the state carried over, and close the one from before.
+
+        Where there is none, the event says why; this one goes on.
+        """
+        previous, golden = self._engine_name, better.golden
+        if better.engine is not None:
+            self._predictor.switch(better.engine).close()
+            self._engine = better.engine
+            self._engine_name = f"{self._engine.name}-{self._engine.precision}"
+            _log.info(
+                "%s serves from here on, the state carried over: %s",
+                *(self._engine_name, better.reason),
+            )
+        else:
+            _log.info("%s goes on serving: %s", self._engine_name, better.reason)
+        self._stamp.refresh()
+        self._emit(
+            EngineEvent(
+                **self._stamp.at(self._clock()),
+                model=self._manifest.name,
+                model_hash=self._engine.model_hash,
+                engine=self._engine_name,
+                previous=previous,
+                reason=better.reason,
+                golden_step_error=None if golden is None else golden.step_error,
+                golden_sqnr_db=None if golden is None else golden.stream_sqnr_db,
             )
         )
 

@@ -20,7 +20,7 @@ from edge_gru.bundle import Bundle
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import engine_table, new_console
 from edge_gru.engines.golden import sqnr_db
-from edge_gru.engines.select import measure
+from edge_gru.engines.measure import measure
 from edge_gru.manifest import Alert
 from edge_gru.service import RunConfig, Service, Summary, stop_on_signals
 from firmware_bridge.simulator import PumpScenario, PumpSource, SimulatedBoard

@@ -9,7 +9,7 @@ import pytest
 
 from edge_gru.doctor import Machine, Process, Status, examine, nvidia, resources, serving, wire
 from edge_gru.doctor import board as boards
-from edge_gru.engines import select
+from edge_gru.engines import table
 
 J6, J7, AGX = "jetpack_6_2_orin_nano", "jetpack_7_2_orin_nano", "jetpack_7_2_agx_orin"
 FILES = Path(__file__).parent / "boards"
@@ -243,7 +243,7 @@ def test_engines_that_are_missing_are_told(write, process, monkeypatch):
     machine = Machine(write({}), process(modules={}))
     assert serving.native(machine).status == Status.WARN
     assert serving.onnxruntime(machine).fix == "pip install 'edge-gru[onnxruntime]'"
-    rows = {name: row for name, row in select.ENGINES.items() if not row.serves}
+    rows = {name: row for name, row in table.ENGINES.items() if not row.serves}
     monkeypatch.setattr(serving, "ENGINES", rows)
     assert serving.engines(machine).status == Status.FAIL
 

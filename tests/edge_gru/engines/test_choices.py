@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from edge_gru.bundle import Bundle
-from edge_gru.engines import choices, select
+from edge_gru.engines import choices, select, table
 from edge_gru.engines.base import Engine
 from edge_gru.engines.choices import Choice, recall, remember
 from edge_gru.engines.golden import GoldenResult
-from edge_gru.engines.select import Measurement, open_engine
+from edge_gru.engines.measure import Measurement
+from edge_gru.engines.select import open_engine
 
 PASSED = GoldenResult("any", "fp32", 1, 0.0, 1.0, 100.0, 30.0)
-CHOICE = Choice("reference", "fp32", 5.0, 6.0)
+ROW = Measurement("reference", "fp32", 5.0, 6.0, PASSED)
+CHOICE = Choice("reference", "fp32", (ROW,), is_whole=True)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def n_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def measure(*_: object, **__: object) -> list[Measurement]:
         calls.append(1)
-        return [Measurement("reference", "fp32", 5.0, 6.0, PASSED)]
+        return [ROW]
 
     monkeypatch.setattr(select, "measure", measure)
     return calls
@@ -73,10 +75,12 @@ def test_another_machine_is_measured(
 
 
 def files() -> list[Path]:
-    return list(Path(os.environ["XDG_CACHE_HOME"]).rglob("*.json"))
+    return list(Path(os.environ["XDG_CACHE_HOME"]).rglob("*.choice"))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"engine": 7}', b"\xff\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x81", b"\x90", b"\x81\xa6engine\x07", b"\x81\xa1\xff\x00"]
+)
 def test_what_cannot_be_read_is_measured_again(
     bundle: Bundle, n_measured: list[int], content: bytes
 ) -> None:
@@ -92,9 +96,9 @@ def test_engine_that_is_gone_or_fails_its_vectors_is_measured_again(
     bundle: Bundle, n_measured: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model_hash = bundle.hash
-    remember(model_hash, None, Choice("abacus", "fp32", 1.0, 1.0))
+    remember(model_hash, None, Choice("abacus", "fp32", (), is_whole=True))
     opened(bundle)
-    remember(model_hash, None, Choice("reference", "int3", 1.0, 1.0))
+    remember(model_hash, None, Choice("reference", "int3", (), is_whole=True))
     opened(bundle)
     assert len(n_measured) == 2
     assert recall(model_hash, None) == CHOICE
@@ -120,7 +124,7 @@ def test_known_engine_must_still_pass(
         failed.append(engine)
         return GoldenResult("reference", "fp32", 1, 2.0, 1.0, 100.0, 30.0)
 
-    monkeypatch.setattr(select, "replay", replay)
+    monkeypatch.setattr(table, "replay", replay)
     opened(bundle)
     assert len(n_measured) == 2
     assert len(failed) == 1
