@@ -145,13 +145,22 @@ def gpu() -> Iterator[fakes.FakeGpu]:
 
 
 @pytest.fixture(autouse=True)
-def _gpu_for_tensorrt(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the suites over all engines run TensorRT on a fake where there is no real one."""
+def _gpu_for_tensorrt(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Let the suites over all engines run TensorRT on a fake where there is no real one.
+
+    They share their plans: what is built, and when, has tests of its own.
+    """
     callspec = getattr(request.node, "callspec", None)
     is_wanted = callspec is not None and callspec.params.get("name") == "tensorrt"
     if not is_wanted or importlib.util.find_spec("tensorrt") is not None:
         yield
         return
+    plans = tmp_path_factory.getbasetemp() / "plans"
+    monkeypatch.setenv("EDGE_GRU_TENSORRT_CACHE", str(plans))
     gpu = request.getfixturevalue("gpu")
     yield
     assert gpu.cuda.faults == []

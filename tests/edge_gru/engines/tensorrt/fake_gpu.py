@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from edge_gru.engines.tensorrt import cudart
 from fake_cuda import FakeCuda
 from fake_tensorrt import State, make_module
+
+from edge_gru.engines.tensorrt import cudart
 
 _PACKAGE = "edge_gru.engines.tensorrt."
 _BOUND = ("binding", "build", "runtime", "runner", "plans", "engine")  # they hold the binding

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import hashlib
 import itertools
 import json
@@ -423,6 +424,21 @@ def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int, ...], str]:
     return value.name, shape, _TYPES[tensor.elem_type]
 
 
+@functools.lru_cache(64)
+def _session_of(graph: bytes) -> tuple[Any, dict[str, tuple[TensorIOMode, tuple[int, ...], str]]]:
+    proto = onnx.load_model_from_string(graph)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    values = ((TensorIOMode.INPUT, proto.graph.input), (TensorIOMode.OUTPUT, proto.graph.output))
+    tensors = {
+        name: (mode, shape, dtype)
+        for mode, found in values
+        for name, shape, dtype in map(_described, found)
+    }
+    return onnxruntime.InferenceSession(graph, options), tensors
+
+
 def _running(state: State) -> tuple[type, ...]:
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -452,19 +468,7 @@ def _running(state: State) -> tuple[type, ...]:
         def __init__(self, facts: dict[str, Any], graph: bytes) -> None:
             state.live.add(self)
             self._profile = facts["profile"]
-            proto = onnx.load_model_from_string(graph)
-            options = onnxruntime.SessionOptions()
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.intra_op_num_threads = 1
-            self._session = onnxruntime.InferenceSession(graph, options)
-            self._tensors = {
-                name: (mode, shape, dtype)
-                for mode, values in (
-                    (TensorIOMode.INPUT, proto.graph.input),
-                    (TensorIOMode.OUTPUT, proto.graph.output),
-                )
-                for name, shape, dtype in map(_described, values)
-            }
+            self._session, self._tensors = _session_of(graph)
 
         @property
         def num_io_tensors(self) -> int:
