@@ -9,6 +9,7 @@ from edge_gru.cli.messages import print_log
 from edge_gru.version import __version__
 
 VERBS = {
+    "compile": VerbRow("edge_gru.cli.compile", "Build TensorRT plans, and measure all engines."),
     "convert": VerbRow("edge_gru.cli.convert", "Make a table of a recording."),
     "doctor": VerbRow("edge_gru.cli.doctor", "Look at what this machine has and lacks."),
     "firmware": VerbRow("edge_gru.cli.firmware", "Write a board's program for a model."),

@@ -29,13 +29,15 @@ _EXTENSION = "_native*.so"
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The engine and precision that were the fastest, and the table that shows it.
 
-    ``is_whole``: engines that need a build were measured too, or there are none here.
+    ``is_whole``: engines that need a build were measured too, or there are none here. ``wall_s`` is
+    when that was, in seconds since 1970.
     """
 
     engine: str
     precision: str
     rows: tuple[Measurement, ...]
     is_whole: bool
+    wall_s: float = 0.0
 
 
 def recall(model_hash: str, precision: str | None) -> Choice | None:

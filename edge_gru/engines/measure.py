@@ -51,29 +51,30 @@ class Measurement:
 def measure(
     source: EngineSource,
     *,
-    precision: str | None = None,
+    precisions: Collection[str] = (),
     engines: Collection[str] | None = None,
     n_streams: int = 1,
     build: Build | None = None,
 ) -> list[Measurement]:
     """Verify and time engines on this machine, in interleaved rounds on golden inputs.
 
-    Rows come in the order of the engine table: one for each precision that may be the fastest, or
-    for ``precision``; all engines unless some are named. Times are of single steps of stream 0.
-    What needs a build is built, which may take minutes.
+    Rows come in the order of the engine table: one for each of ``precisions``, or for each that may
+    be the fastest; all engines unless some are named. Times are of one sample of every stream. What
+    needs a build is built, which may take minutes.
 
     Raises:
         BundleError: the golden vectors, or a part that an engine reads, are missing or broken.
         EngineUnavailableError: the bundle has no such precision, or ``build`` was stopped.
     """
-    source.precision(precision)
+    for precision in precisions:
+        source.precision(precision)
     build = build or Build()
     wanted = ENGINES if engines is None else [name for name in ENGINES if name in engines]
     rows: list[Measurement] = []
     opened: dict[int, Engine] = {}
     try:
         for name in wanted:
-            for found, engine in _candidates(name, source, precision, n_streams, build):
+            for found, engine in _candidates(name, source, precisions, n_streams, build):
                 if engine is not None:
                     opened[len(rows)] = engine
                 rows.append(found)
@@ -84,14 +85,14 @@ def measure(
 
 
 def _candidates(
-    name: str, source: EngineSource, precision: str | None, n_streams: int, build: Build
+    name: str, source: EngineSource, precisions: Collection[str], n_streams: int, build: Build
 ) -> Iterator[tuple[Measurement, Engine | None]]:
     """Open an engine in each precision, or say why it cannot be."""
     reason = unavailable(name)
     if reason is not None:
-        yield Measurement(name, precision or "", None, None, None, reason), None
+        yield Measurement(name, "", None, None, None, reason), None
         return
-    for chosen in _precisions(name, source, precision):
+    for chosen in precisions or candidates(name, source):
         build.check()
         try:
             engine = open_named(name, source, n_streams=n_streams, precision=chosen, build=build)
@@ -103,9 +104,8 @@ def _candidates(
             yield Measurement(name, chosen, None, None, golden), engine
 
 
-def _precisions(name: str, source: EngineSource, precision: str | None) -> list[str]:
-    if precision is not None:
-        return [precision]
+def candidates(name: str, source: EngineSource) -> list[str]:
+    """Name the precisions in which an engine may be the fastest: the bundle's own, and others."""
     own = [source.precision(None), *ENGINES[name].alternatives]
     return [p for p in dict.fromkeys(own) if p in source.manifest.precisions]
 
@@ -130,6 +130,8 @@ def times_us(
 ) -> dict[K, list[float]]:
     """Time single steps in microseconds on ``(n, n_in)`` samples, in interleaved rounds.
 
+    With several streams, a step is one sample of each.
+
     Raises:
         EngineUnavailableError: ``build`` was stopped.
     """
@@ -139,11 +141,19 @@ def times_us(
             if build is not None:
                 build.check()
             for k in range(first, first + _N_STEPS_A_ROUND):
-                x = samples[k % len(samples)]
-                start = time.perf_counter()
-                engine.step(x)
-                times[name].append((time.perf_counter() - start) * 1e6)
+                times[name].append(_time_us(engine, samples[k % len(samples)]))
     return times
+
+
+def _time_us(engine: Engine, x: Float32) -> float:
+    if engine.n_streams == 1:
+        start = time.perf_counter()
+        engine.step(x)
+        return (time.perf_counter() - start) * 1e6
+    batch = np.tile(x, (engine.n_streams, 1))
+    start = time.perf_counter()
+    engine.step_batch(batch)
+    return (time.perf_counter() - start) * 1e6
 
 
 def fastest(rows: Collection[Measurement], own: str | None = None) -> Measurement:

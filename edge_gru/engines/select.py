@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.choices import Choice, recall, remember
 from edge_gru.engines.golden import GoldenResult
-from edge_gru.engines.measure import fastest, measure
+from edge_gru.engines.measure import Measurement, fastest, measure
 from edge_gru.engines.table import ENGINES, Build, open_named, prove, unavailable
 from edge_gru.errors import EngineUnavailableError, GoldenMismatchError
 
@@ -93,8 +95,7 @@ def open_measured(
         EngineUnavailableError: none is usable.
         BundleError: a part that an engine reads is missing or broken.
     """
-    ready = [name for name, row in ENGINES.items() if not row.needs_build]
-    choice = choose(source, precision, engines=ready)
+    choice = choose(source, precision, engines=ready_engines())
     return open_proven(choice.engine, source, n_streams=n_streams, precision=choice.precision)
 
 
@@ -111,10 +112,25 @@ def choose(
         EngineUnavailableError: none is usable, or ``build`` was stopped.
         BundleError: a part that an engine reads is missing or broken.
     """
-    rows = measure(source, precision=precision, engines=engines, build=build)
+    precisions = () if precision is None else (precision,)
+    rows = measure(source, precisions=precisions, engines=engines, build=build)
+    return keep(source, precision, rows)
+
+
+def keep(source: EngineSource, precision: str | None, rows: Sequence[Measurement]) -> Choice:
+    """Choose the fastest of a table, and keep both for this bundle and machine.
+
+    Raises:
+        EngineUnavailableError: none is usable; nothing is kept.
+    """
     best = fastest(rows, source.precision(precision))
-    left_out = [] if engines is None else [name for name in ENGINES if name not in engines]
-    is_whole = all(unavailable(name) is not None for name in left_out)
-    choice = Choice(best.engine, best.precision, tuple(rows), is_whole)
+    measured = {row.engine for row in rows}
+    is_whole = all(unavailable(name) is not None for name in ENGINES if name not in measured)
+    choice = Choice(best.engine, best.precision, tuple(rows), is_whole, time.time())
     remember(source.manifest.model_hash, precision, choice)
     return choice
+
+
+def ready_engines() -> list[str]:
+    """Name the engines that need no build."""
+    return [name for name, row in ENGINES.items() if not row.needs_build]

@@ -52,7 +52,8 @@ class Upgrade:
         """
         source, precision = self.source, self.precision
         if self.name != AUTO:  # its fastest precision, however fast the others are
-            rows = tuple(measure(source, precision=precision, engines=[self.name], build=build))
+            wanted = () if precision is None else (precision,)
+            rows = tuple(measure(source, precisions=wanted, engines=[self.name], build=build))
             best = fastest(rows, source.precision(precision))
             return self._opened((best.engine, best.precision), rows, build)
         choice = recall(source.manifest.model_hash, precision)

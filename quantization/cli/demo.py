@@ -123,7 +123,7 @@ def _quantized(console: Console) -> Bundle:
 
 def _verified(console: Console, bundle: Bundle) -> list[str]:
     console.print("\n[bold]2  verify[/] the engines of this machine on the golden vectors")
-    rows = measure(bundle.source, precision="int8")
+    rows = measure(bundle.source, precisions=["int8"])
     console.print(engine_table(rows))
     return [f"engine {row.engine}: {row.reason}" for row in rows if not row.usable]
 
