@@ -51,7 +51,8 @@ def impossible(bundle: Bundle) -> EngineSource:
 
 def test_unknown_engine_lists_what_there_is(bundle: Bundle) -> None:
     with pytest.raises(
-        EngineUnavailableError, match=r"auto, reference, native, onnxruntime, tensorrt, got 'tensorflow'"
+        EngineUnavailableError,
+        match=r"auto, reference, native, onnxruntime, tensorrt, got 'tensorflow'",
     ):
         bundle.open("tensorflow")
 

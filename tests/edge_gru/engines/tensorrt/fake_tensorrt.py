@@ -96,7 +96,7 @@ class State:
         if self.logger is not None:
             self.say("ERROR", f"{call} failed")
         if isinstance(answer, Exception):
-            raise answer
+            raise type(answer)(*answer.args)
         return True, answer
 
     def say(self, severity: str, message: str) -> None:
@@ -527,12 +527,12 @@ def _running(state: State) -> tuple[type, ...]:
 
         def infer_shapes(self) -> list[str]:
             fails, answer = state.enter("IExecutionContext.infer_shapes")
-            if fails:
-                return answer
-            tensors = self._engine._tensors.items()
+            return answer if fails else self._missing_shapes()
+
+        def _missing_shapes(self) -> list[str]:
             return [
                 name
-                for name, (mode, _, _) in tensors
+                for name, (mode, _, _) in self._engine._tensors.items()
                 if mode is TensorIOMode.INPUT and name not in self._shapes
             ]
 
@@ -541,7 +541,7 @@ def _running(state: State) -> tuple[type, ...]:
             if fails:
                 return answer
             unset = set(self._engine._tensors) - set(self._addresses)
-            if unset or self.infer_shapes():
+            if unset or self._missing_shapes():
                 state.cuda.fault(f"run without addresses of {sorted(unset)}, or shapes")
                 return False
             spans = self._spans()
