@@ -65,6 +65,8 @@ class State:
 
     def __init__(self, version: str) -> None:
         self.version = version
+        flags = {"STRONGLY_TYPED": 0} if version.startswith("11.") else {"STRONGLY_TYPED": 1}
+        self.creation_flag = PybindEnum("NetworkDefinitionCreationFlag", flags)
         self.renew()
 
     def renew(self) -> FakeCuda:
@@ -107,7 +109,7 @@ def make_module(state: State) -> types.ModuleType:
     """Make a module ``tensorrt`` on a fake CUDA."""
     module = types.ModuleType("tensorrt")
     module.__version__ = state.version
-    for thing in (*_enums(), *_logging(state), *_building(state), *_running(state)):
+    for thing in (*_enums(state), *_logging(state), *_building(state), *_running(state)):
         setattr(module, thing.__name__, thing)
     return module
 
@@ -128,11 +130,6 @@ class ProfilingVerbosity(PybindEnum):
     DETAILED = 2
 
 
-class NetworkDefinitionCreationFlag(PybindEnum):
-    EXPLICIT_BATCH = 0
-    STRONGLY_TYPED = 1
-
-
 class TensorIOMode(PybindEnum):
     NONE = 0
     INPUT = 1
@@ -150,12 +147,12 @@ class DataType(PybindEnum):
     BOOL = 4
 
 
-def _enums() -> tuple[type, ...]:
+def _enums(state: State) -> tuple[type, ...]:
     return (
+        state.creation_flag,
         MemoryPoolType,
         BuilderFlag,
         ProfilingVerbosity,
-        NetworkDefinitionCreationFlag,
         TensorIOMode,
         TensorLocation,
         DataType,
@@ -359,7 +356,7 @@ def _building(state: State) -> tuple[type, ...]:
         ) -> IHostMemory | None:
             fails, answer = state.enter("Builder.build_serialized_network")
             state.cuda.gpu_work_began = True
-            if not network._flags & 1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED):
+            if not network._flags & 1 << int(state.creation_flag.STRONGLY_TYPED):
                 state.cuda.fault("built a network that is not strongly typed")
             if network._parser() is None:
                 state.cuda.fault("built after the parser was gone")
