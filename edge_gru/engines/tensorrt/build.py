@@ -69,9 +69,9 @@ def build_plan(
     reports: SimpleQueue[_Report] = SimpleQueue()
     start_s = time.monotonic()
     with ThreadPoolExecutor(1, "tensorrt-build") as pool:
-        work = pool.submit(_build, graph, options, timing_cache, _Monitor(reports, stop))
-        work.add_done_callback(lambda _: reports.put(None))
         try:
+            work = pool.submit(_build, graph, options, timing_cache, _Monitor(reports, stop))
+            work.add_done_callback(lambda _: reports.put(None))
             while (report := reports.get()) is not None:
                 if progress is not None:
                     progress(*report)

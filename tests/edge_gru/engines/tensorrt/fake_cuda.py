@@ -205,6 +205,7 @@ class FakeCuda:
             if self.poisoned and name != "cudaGetDeviceCount":
                 if name in _RELEASES:  # what it holds is gone with the context
                     run(*arguments)
+                    self._take_back(name, arguments)
                 return self._failed(self.poisoned)
             try:
                 code = run(*arguments)

@@ -20,9 +20,12 @@ _BOUND = ("binding", "build", "runtime", "runner", "plans", "engine")  # they ho
 
 @dataclass
 class FakeGpu:
-    cuda: FakeCuda
     trt: State
     module: ModuleType
+
+    @property
+    def cuda(self) -> FakeCuda:
+        return self.trt.cuda
 
     def assert_clean(self) -> None:
         """Nothing leaked, and nothing was done that a real GPU may not forgive."""
@@ -34,19 +37,19 @@ class FakeGpu:
 def fake_gpu(version: str = "10.3.0") -> Iterator[FakeGpu]:
     """Take the place of TensorRT and CUDA, for modules of the engine that are imported in here."""
     kept = _KEPT.setdefault(version, _Kept(version))
-    cuda = kept.state.renew()
+    kept.state.renew()
 
     def load_library(name: str) -> Any:
-        if "12" not in name:
+        if name != "libcudart.so.12":
             raise OSError(f"{name}: cannot open shared object file")
-        return cuda.library
+        return kept.state.cuda.library
 
     real_load = cudart.load_library
     before = {name: sys.modules.pop(name, None) for name in _NAMES}
     sys.modules.update(kept.modules)
     cudart.load_library = load_library
     try:
-        yield FakeGpu(cuda, kept.state, kept.modules["tensorrt"])
+        yield FakeGpu(kept.state, kept.modules["tensorrt"])
     finally:
         cudart.load_library = real_load
         for name in _NAMES:

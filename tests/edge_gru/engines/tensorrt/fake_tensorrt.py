@@ -65,6 +65,8 @@ class State:
 
     def __init__(self, version: str) -> None:
         self.version = version
+        flags = {"STRONGLY_TYPED": 0} if version.startswith("11.") else {"STRONGLY_TYPED": 1}
+        self.creation_flag = PybindEnum("NetworkDefinitionCreationFlag", flags)
         self.renew()
 
     def renew(self) -> FakeCuda:
@@ -96,7 +98,7 @@ class State:
         if self.logger is not None:
             self.say("ERROR", f"{call} failed")
         if isinstance(answer, Exception):
-            raise answer
+            raise type(answer)(*answer.args)
         return True, answer
 
     def say(self, severity: str, message: str) -> None:
@@ -107,7 +109,7 @@ def make_module(state: State) -> types.ModuleType:
     """Make a module ``tensorrt`` on a fake CUDA."""
     module = types.ModuleType("tensorrt")
     module.__version__ = state.version
-    for thing in (*_enums(), *_logging(state), *_building(state), *_running(state)):
+    for thing in (*_enums(state), *_logging(state), *_building(state), *_running(state)):
         setattr(module, thing.__name__, thing)
     return module
 
@@ -128,11 +130,6 @@ class ProfilingVerbosity(PybindEnum):
     DETAILED = 2
 
 
-class NetworkDefinitionCreationFlag(PybindEnum):
-    EXPLICIT_BATCH = 0
-    STRONGLY_TYPED = 1
-
-
 class TensorIOMode(PybindEnum):
     NONE = 0
     INPUT = 1
@@ -150,12 +147,12 @@ class DataType(PybindEnum):
     BOOL = 4
 
 
-def _enums() -> tuple[type, ...]:
+def _enums(state: State) -> tuple[type, ...]:
     return (
+        state.creation_flag,
         MemoryPoolType,
         BuilderFlag,
         ProfilingVerbosity,
-        NetworkDefinitionCreationFlag,
         TensorIOMode,
         TensorLocation,
         DataType,
@@ -359,7 +356,7 @@ def _building(state: State) -> tuple[type, ...]:
         ) -> IHostMemory | None:
             fails, answer = state.enter("Builder.build_serialized_network")
             state.cuda.gpu_work_began = True
-            if not network._flags & 1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED):
+            if not network._flags & 1 << int(state.creation_flag.STRONGLY_TYPED):
                 state.cuda.fault("built a network that is not strongly typed")
             if network._parser() is None:
                 state.cuda.fault("built after the parser was gone")
@@ -527,12 +524,12 @@ def _running(state: State) -> tuple[type, ...]:
 
         def infer_shapes(self) -> list[str]:
             fails, answer = state.enter("IExecutionContext.infer_shapes")
-            if fails:
-                return answer
-            tensors = self._engine._tensors.items()
+            return answer if fails else self._missing_shapes()
+
+        def _missing_shapes(self) -> list[str]:
             return [
                 name
-                for name, (mode, _, _) in tensors
+                for name, (mode, _, _) in self._engine._tensors.items()
                 if mode is TensorIOMode.INPUT and name not in self._shapes
             ]
 
@@ -541,7 +538,7 @@ def _running(state: State) -> tuple[type, ...]:
             if fails:
                 return answer
             unset = set(self._engine._tensors) - set(self._addresses)
-            if unset or self.infer_shapes():
+            if unset or self._missing_shapes():
                 state.cuda.fault(f"run without addresses of {sorted(unset)}, or shapes")
                 return False
             spans = self._spans()
