@@ -101,7 +101,7 @@ def _build_all(
                     n_streams=n_streams,
                     precision=precision,
                     progress=progress,
-                    force=is_forced,
+                    **({"force": True} if is_forced else {}),
                 )
             except EngineUnavailableError as error:
                 yield Plan(precision, reason=str(error))

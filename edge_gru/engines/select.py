@@ -125,7 +125,8 @@ def keep(source: EngineSource, precision: str | None, rows: Sequence[Measurement
     """
     best = fastest(rows, source.precision(precision))
     measured = {row.engine for row in rows}
-    is_whole = all(unavailable(name) is not None for name in ENGINES if name not in measured)
+    left_out = [n for n, row in ENGINES.items() if row.needs_build and n not in measured]
+    is_whole = all(unavailable(name) is not None for name in left_out)
     choice = Choice(best.engine, best.precision, tuple(rows), is_whole, time.time())
     remember(source.manifest.model_hash, precision, choice)
     return choice

@@ -105,13 +105,13 @@ def bundle_path(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 sys.path.insert(0, str(Path(__file__).parent))
-slow_engine = importlib.import_module("slow_engine")
+doubles = importlib.import_module("doubles")
 
 
 @pytest.fixture
-def slow_build(monkeypatch: pytest.MonkeyPatch) -> slow_engine.SlowBuild:
+def slow_build(monkeypatch: pytest.MonkeyPatch) -> doubles.SlowBuild:
     """An engine that needs a build is in the table; this lets its builds end, or fail."""
-    build = slow_engine.SlowBuild()
+    build = doubles.SlowBuild()
     build.install(monkeypatch)
     return build
 
@@ -121,7 +121,13 @@ def slow_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it takes here, the engine that needs a build is measured as the fastest."""
 
     def times_us(engines, samples, build=None):
-        slow = slow_engine.NAME
+        slow = doubles.NAME
         return {key: [1.0 if e.name == slow else 9.0] for key, e in engines.items()}
 
     monkeypatch.setattr(measure, "times_us", times_us)
+
+
+@pytest.fixture
+def pausing_link() -> type[doubles.PausingLink]:
+    """A link for the loop that delivers a script of items and conditions."""
+    return doubles.PausingLink

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 
 import numpy as np
 import pytest
@@ -12,42 +11,10 @@ from edge_gru.service.config import make_config
 from edge_gru.service.events import EngineEvent, PredictionEvent
 from edge_gru.service.loop import Service
 from edge_gru.service.notify import Notifier
-from firmware_bridge.link import LinkStatistics
 from firmware_bridge.sample import Gap
 from firmware_bridge.simulator import ReplaySource, SimulatedBoard
 
 SLOW, PATIENCE_S = "slow-fp32", 20.0
-
-
-class PausingLink:
-    """Delivers items; a callable among them is asked, in silence, until it is true."""
-
-    def __init__(self, *script) -> None:
-        self._script = deque(script)
-        self._stopped = threading.Event()
-        self.statistics = LinkStatistics()
-
-    @property
-    def finished(self) -> bool:
-        return not self._script or self._stopped.is_set()
-
-    def receive(self, timeout_s):
-        if self._script and callable(self._script[0]):
-            if self._script[0]():
-                self._script.popleft()
-            else:
-                self._stopped.wait(0.001)
-            return None
-        return self._script.popleft() if self._script else None
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 class Statuses(Notifier):
@@ -60,11 +27,11 @@ class Statuses(Notifier):
 
 
 @pytest.fixture
-def run(bundle_path, sink):
+def run(bundle_path, sink, pausing_link):
     def run_all(*script, notifier=None, **settings):
         settings = {"engine": "slow", "flush_s": 0.01, **settings}
         config = make_config({"bundle": str(bundle_path), "port": "/dev/x"} | settings)
-        link = PausingLink(*script)
+        link = pausing_link(*script)
         return Service(config, [sink], notifier=notifier, link_factory=lambda *_: link).run()
 
     return run_all

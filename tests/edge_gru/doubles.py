@@ -1,24 +1,27 @@
-"""An engine that needs a build: the reference, once somebody lets its build end."""
+"""An engine that needs a build, and a link that waits for what a test waits for."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from types import ModuleType
 
 import pytest
 
-from edge_gru.engines.golden import GoldenResult
 from edge_gru.engines.reference import ReferenceEngine
 from edge_gru.engines.table import ENGINES, EngineRow
 from edge_gru.errors import EngineUnavailableError
+from firmware_bridge.link import LinkStatistics
 
 NAME = "slow"
-_PATIENCE_S = 20
 
 
 class SlowBuild:
-    """What the builds of the engine do: they wait for ``may_end``, then fail with ``error``."""
+    """The builds of an engine that is the reference otherwise.
+
+    They wait for ``may_end``, and then fail with ``error``, if there is one.
+    """
 
     def __init__(self) -> None:
         self.may_end = threading.Event()
@@ -65,6 +68,32 @@ class SlowBuild:
         monkeypatch.setitem(ENGINES, NAME, row)
 
 
-def passed(engine: str, precision: str = "fp32") -> GoldenResult:
-    """What the golden vectors say of an engine that is right."""
-    return GoldenResult(engine, precision, 1, 0.0, 1.0, 100.0, 30.0)
+class PausingLink:
+    """Delivers items; a callable among them is asked, in silence, until it is true."""
+
+    def __init__(self, *script) -> None:
+        self._script = deque(script)
+        self._stopped = threading.Event()
+        self.statistics = LinkStatistics()
+
+    @property
+    def finished(self) -> bool:
+        return not self._script or self._stopped.is_set()
+
+    def receive(self, timeout_s):
+        if self._script and callable(self._script[0]):
+            if self._script[0]():
+                self._script.popleft()
+            else:
+                self._stopped.wait(0.001)
+            return None
+        return self._script.popleft() if self._script else None
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
