@@ -98,8 +98,7 @@ def start(name: str, source: EngineSource, *, precision: str | None = None) -> S
         raise EngineUnavailableError(reason)
     source.precision(precision)
     choice = recall(source.manifest.model_hash, precision)
-    rows = () if choice is None else choice.rows
-    engine, golden = _open_ready(source, precision, rows)
+    engine, golden = open_ready(source, precision)
     is_settled = choice is not None and choice.is_whole and not find_row(choice.engine).needs_build
     if name == AUTO and (is_settled or not _builders()):
         return Start(engine, golden)
@@ -107,10 +106,17 @@ def start(name: str, source: EngineSource, *, precision: str | None = None) -> S
     return Start(engine, golden, Upgrade(source, name, precision, serving))
 
 
-def _open_ready(
-    source: EngineSource, precision: str | None, rows: tuple[Measurement, ...]
-) -> tuple[Engine, GoldenResult]:
-    """Open the fastest engine that needs no build, as measured before or now."""
+def open_ready(source: EngineSource, precision: str | None) -> tuple[Engine, GoldenResult]:
+    """Open the fastest engine that needs no build, as measured before or now.
+
+    Where none serves in ``precision``, it is one in another.
+
+    Raises:
+        EngineUnavailableError: there is none.
+        BundleError: a part of the bundle is missing or broken.
+    """
+    choice = recall(source.manifest.model_hash, precision)
+    rows = () if choice is None else choice.rows
     ready = [r for r in rows if r.usable and r.engine in ENGINES and not _is_built(r)]
     if ready:
         best = fastest(ready, source.precision(precision))

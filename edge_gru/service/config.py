@@ -94,8 +94,9 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
     engines = (AUTO, *ENGINES)
     if config.engine not in engines:
-        known = ", ".join(engines)
-        raise ConfigError(f"{origin}: expected an engine of {known}, got {config.engine!r}")
+        raise ConfigError(
+            f"{origin}: expected an engine of {', '.join(engines)}, got {config.engine!r}"
+        )
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
             f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from edge_gru.bundle import load
-from edge_gru.engines.upgrade import start
+from edge_gru.engines.upgrade import open_ready, start
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
 from edge_gru.service.board_sink import BoardSink, WayBack
@@ -129,7 +129,12 @@ class Service:
         with ExitStack() as stack:
             stack.callback(begun.engine.close)  # closing twice is fine
             pipeline = Pipeline(
-                config, begun.engine, begun.golden, emit=self._emit, clock=self._clock
+                config,
+                begun.engine,
+                begun.golden,
+                emit=self._emit,
+                clock=self._clock,
+                open_spare=lambda: open_ready(bundle.source, config.precision),
             )
             stack.callback(pipeline.close)
             if begun.upgrade is not None:
@@ -169,6 +174,7 @@ class Service:
                 self._flush()
             if alive.is_due(now_s):
                 self._notifier.alive()
+                pipeline.checkpoint()
             if health.is_due(now_s):
                 pipeline.report(self._summary(link, pipeline))
 

@@ -11,7 +11,7 @@ import pytest
 
 from edge_gru.engines.reference import ReferenceEngine
 from edge_gru.engines.table import ENGINES, EngineRow
-from edge_gru.errors import EngineUnavailableError
+from edge_gru.errors import EngineLostError, EngineUnavailableError
 from firmware_bridge.link import LinkStatistics
 
 NAME = "slow"
@@ -28,6 +28,7 @@ class SlowBuild:
         self.has_begun = threading.Event()
         self.error: Exception | None = None
         self.output_error = 0.0
+        self.is_lost = False
         self.n_begun = 0
         self.closed: list[str] = []
 
@@ -39,6 +40,10 @@ class SlowBuild:
                 raise EngineUnavailableError("the build was stopped")
         if self.error is not None:
             raise self.error
+
+    def check(self) -> None:
+        if self.is_lost:
+            raise EngineLostError("the GPU fell off the bus")
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Add the engine to the table."""
@@ -54,8 +59,17 @@ class SlowBuild:
                 super().__init__(source, n_streams=n_streams, precision=precision)
 
             def _step(self, x, out):
+                build.check()
                 super()._step(x, out)
                 out += build.output_error
+
+            def _clear(self, rows):
+                build.check()
+                super()._clear(rows)
+
+            def _read(self, row):
+                build.check()
+                return super()._read(row)
 
             def close(self):
                 build.closed.append(self.precision)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -28,11 +30,14 @@ class Statuses(Notifier):
 
 @pytest.fixture
 def run(bundle_path, sink, pausing_link):
-    def run_all(*script, notifier=None, **settings):
+    def run_all(*script, notifier=None, clock=time.monotonic, **settings):
         settings = {"engine": "slow", "flush_s": 0.01, **settings}
         config = make_config({"bundle": str(bundle_path), "port": "/dev/x"} | settings)
         link = pausing_link(*script)
-        return Service(config, [sink], notifier=notifier, link_factory=lambda *_: link).run()
+        service = Service(
+            config, [sink], notifier=notifier, link_factory=lambda *_: link, clock=clock
+        )
+        return service.run()
 
     return run_all
 
@@ -111,6 +116,44 @@ def test_an_engine_that_fails_leaves_the_other_to_serve(
     assert reason in event.reason
     assert any(reason in message or message.endswith(reason) for message in caplog.messages)
     assert len(sink.of(PredictionEvent)) == 8
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_an_engine_that_is_lost_is_replaced_where_it_stopped(
+    run, sink, block, bundle_path, slow_build, is_over, saves
+):
+    blocks = [block(0, 7), block(7, 9), block(16, 4), block(20, 10)]
+    clock = itertools.count(0.0, 0.4 if saves else 1e-4)  # at each look, so that time passes
+
+    def lose():
+        slow_build.is_lost = True
+        return True
+
+    slow_build.may_end.set()
+    script = [blocks[0], is_over, *blocks[1:3], lose, blocks[3]]
+    run(*script, clock=lambda: next(clock))
+    predictions = sink.of(PredictionEvent)
+    assert [event.n_steps for event in predictions] == list(range(1, 31))
+    first = predictions[0].engine
+    assert [e.engine for e in predictions] == [first] * 7 + [SLOW] * 13 + [first] * 10
+    np.testing.assert_allclose(
+        outputs(predictions), uninterrupted(bundle_path, blocks), rtol=0, atol=1e-6
+    )
+    _, lost = sink.of(EngineEvent)
+    assert (lost.previous, lost.engine) == (SLOW, first)
+    assert lost.reason == "the GPU fell off the bus"
+
+
+def test_an_engine_that_is_lost_in_a_gap_is_replaced(run, sink, block, slow_build, is_over):
+    def lose():
+        slow_build.is_lost = True
+        return True
+
+    slow_build.may_end.set()
+    run(block(0, 5), is_over, block(5, 3), Gap(100.04, 50), lose, block(58, 4))
+    predictions = sink.of(PredictionEvent)
+    assert [event.n_steps for event in predictions] == [*range(1, 9), 1, 2, 3, 4]
+    assert predictions[-1].engine == predictions[0].engine
 
 
 def test_stopping_does_not_wait_for_a_build(run, block, slow_build):
