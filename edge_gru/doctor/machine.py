@@ -11,10 +11,12 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from edge_gru.engines.tensorrt.cudart import open_cuda
+from edge_gru.engines.tensorrt.settings import WAITS
 from edge_gru.service.stamp import is_clock_synced
 
 _MODULES = ("tensorrt", "onnxruntime", "edge_gru.native._native")
@@ -58,6 +60,19 @@ class Process:
             path = path.parent
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
+
+    def gpu(self) -> str:
+        """Start CUDA, and describe the first GPU.
+
+        Raises:
+            EngineUnavailableError: there is no CUDA, driver or GPU, or this process may not use it.
+        """
+        found = open_cuda(WAITS["block"]).device()
+        runtime, driver = (f"{n // 1000}.{n % 1000 // 10}" for n in astuple(found)[:2])
+        return (
+            f"compute capability {found.compute_capability}, {found.n_multiprocessors} SMs, "
+            f"CUDA {runtime} on a driver for {driver}"
+        )
 
     def is_clock_synced(self) -> bool:
         """Whether something keeps the wall clock right."""

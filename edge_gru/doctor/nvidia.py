@@ -7,6 +7,7 @@ import re
 from edge_gru.doctor.board import gpu_clocks
 from edge_gru.doctor.check import Check, failed, passed, skipped, warned
 from edge_gru.doctor.machine import Machine, dotted
+from edge_gru.errors import EngineUnavailableError
 
 _VENV = "/usr/bin/python3 -m venv --system-site-packages .venv"
 _OLDEST = (10, 3)
@@ -117,7 +118,7 @@ def gpu(machine: Machine) -> Check:
             f"{says}; /dev/dri has no renderD node, without which CUDA does not start",
             "give the container or service the nodes /dev/dri/renderD*",
         )
-    return passed("gpu", says)
+    return _started(machine, says, _JETPACK)
 
 
 def _gpu_of_pc(machine: Machine) -> Check:
@@ -125,4 +126,15 @@ def _gpu_of_pc(machine: Machine) -> Check:
     if driver is None:
         return skipped("gpu", _NONE)
     match = re.search(r"\d+\.\d+(?:\.\d+)?", driver)
-    return passed("gpu", f"NVIDIA's driver {match[0] if match else 'of unknown version'}")
+    says = f"NVIDIA's driver {match[0] if match else 'of unknown version'}"
+    return _started(
+        machine, says, "pip install 'edge-gru[tensorrt]', or go on with the CPU engines"
+    )
+
+
+def _started(machine: Machine, says: str, fix: str) -> Check:
+    """Tell whether CUDA starts for this user."""
+    try:
+        return passed("gpu", f"{says}: {machine.process.gpu()}")
+    except EngineUnavailableError as error:
+        return warned("gpu", f"{says}, and CUDA does not start: {error}", fix)

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from edge_gru.cli import main
 from edge_gru.doctor import Machine, Process
+from edge_gru.errors import EngineUnavailableError
 
 BOARDS = Path(__file__).parent / "boards"
 NATIVE = "edge_gru.native._native"
@@ -24,12 +25,18 @@ class FakeProcess(Process):
     free: int = 50 << 30
     synced: bool = True
     now_s: float = 1.8e9
+    cuda_error: str = ""
 
     def may_open(self, path: Path) -> bool:
         return path.name not in self.closed
 
     def free_bytes(self, path: Path) -> int:
         return self.free
+
+    def gpu(self) -> str:
+        if self.cuda_error:
+            raise EngineUnavailableError(self.cuda_error)
+        return "compute capability 8.7"
 
     def is_clock_synced(self) -> bool:
         return self.synced

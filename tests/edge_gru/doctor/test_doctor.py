@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from edge_gru.doctor import Machine, Process, Status, examine, nvidia, resources, serving, wire
 from edge_gru.doctor import board as boards
 from edge_gru.engines import table
+from edge_gru.errors import EngineUnavailableError
 
 J6, J7, AGX = "jetpack_6_2_orin_nano", "jetpack_7_2_orin_nano", "jetpack_7_2_agx_orin"
 FILES = Path(__file__).parent / "boards"
@@ -41,7 +43,7 @@ def test_a_jetpack_6_2_board_with_loose_clocks(board):
         "10.3.0 from /usr/lib/python3.10/dist-packages/tensorrt",
     )
     assert found["cuda"] == ("PASS", "12.6.68-1")
-    assert found["gpu"] == ("PASS", "17000000.gpu")
+    assert found["gpu"] == ("PASS", "17000000.gpu: compute capability 8.7")
     assert found["power mode"] == (
         "PASS",
         "25W (1); there are also 15W (0), MAXN_SUPER (2), 7W (3)",
@@ -153,7 +155,13 @@ def test_the_gpu_needs_its_groups_and_nodes(board):
 
 def test_the_gpu_of_a_pc_is_known_by_its_driver(write, process):
     root = write({"/proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64  580.95.05"})
-    assert nvidia.gpu(Machine(root, process())).says == "NVIDIA's driver 580.95.05"
+    assert nvidia.gpu(Machine(root, process())).says.startswith("NVIDIA's driver 580.95.05: ")
+
+
+def test_a_gpu_that_cuda_cannot_use_is_told(board):
+    check = nvidia.gpu(board(J6, cuda_error="cudaErrorNoDevice (100)"))
+    assert check.status == Status.WARN
+    assert check.says.endswith("CUDA does not start: cudaErrorNoDevice (100)")
 
 
 def test_heat_that_slows_down_is_told(board):
@@ -268,6 +276,8 @@ def test_the_machine_that_runs_the_tests_can_be_looked_at():
     assert process.distributions["onnxruntime"]
     assert process.free_bytes(Path("/no/such/folder")) > 0
     assert "ready:" in serving.engines(Machine()).says
+    with suppress(EngineUnavailableError):  # where there is none, it is told
+        assert "compute capability" in process.gpu()
 
 
 def test_the_verb_prints_and_tells_by_its_exit_code(call, board):
