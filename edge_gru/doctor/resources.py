@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 from pathlib import Path
 
 from edge_gru.doctor.check import Check, failed, passed, skipped, warned
 from edge_gru.doctor.machine import Machine
+from edge_gru.engines.choices import cache_folder
 
 _MB = 1 << 20
 _LITTLE_DISK_MB, _NO_DISK_MB = 1000, 100
@@ -18,18 +18,9 @@ _KEEPERS = ("chronyd", "systemd-timesyn", "ntpd", "ntpsec", "ptp4l")
 _LIKELY_S = datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc).timestamp()
 
 
-def cache_folder() -> Path:
-    """Return where engines and choices are kept; the temporary folder where nobody is at home."""
-    folder = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(folder) if folder else Path.home() / ".cache") / "edge-gru"
-    except RuntimeError:
-        return Path("/tmp")  # noqa: S108 - only its free space is asked for
-
-
 def disk(machine: Machine) -> Check:
     """Tell whether there is space for engines, recordings and events."""
-    folder = cache_folder()
+    folder = cache_folder() or Path("/")
     free_mb = machine.process.free_bytes(folder) // _MB
     says = f"{free_mb / 1000:.1f} GB free for {folder}"
     if free_mb < _NO_DISK_MB:

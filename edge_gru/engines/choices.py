@@ -73,15 +73,25 @@ def remember(model_hash: str, precision: str | None, choice: Choice) -> None:
             Path(name).unlink()
 
 
-def _path(model_hash: str, precision: str | None) -> Path | None:
+def cache_folder() -> Path | None:
+    """Find where choices are kept: systemd's folder, or the user's; None where there is neither."""
+    if given := os.environ.get("CACHE_DIRECTORY"):  # systemd's may be several
+        return Path(given.partition(":")[0])
     folder = os.environ.get("XDG_CACHE_HOME")
     try:
         cache = Path(folder) if folder else Path.home() / ".cache"
-    except RuntimeError:  # nobody's home: a service
+    except RuntimeError:  # nobody's home
+        return None
+    return cache / "edge-gru" / "engines"
+
+
+def _path(model_hash: str, precision: str | None) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
         return None
     facts = [model_hash, precision, *_surroundings()]
     key = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
-    return cache / "edge-gru" / "engines" / f"{key}.choice"
+    return folder / f"{key}.choice"
 
 
 def _surroundings() -> list[str]:

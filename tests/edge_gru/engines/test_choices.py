@@ -130,3 +130,12 @@ def test_known_engine_must_still_pass(
     opened(bundle)
     assert len(n_measured) == 2
     assert [engine._is_closed for engine in failed] == [True, True]
+
+
+def test_a_service_keeps_its_choice_in_its_own_cache(
+    bundle: Bundle, n_measured: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path}/cache:{tmp_path}/other")
+    assert opened(bundle) == opened(bundle)
+    assert len(n_measured) == 1
+    assert len(list((tmp_path / "cache").glob("*.choice"))) == 1
