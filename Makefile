@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak tensorrt-parse test-pythons clean
+  link-soak tensorrt-parse tensorrt-signatures test-pythons clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -54,6 +54,13 @@ link-throughput: .venv/ready
 # Ten million spoilt frames, and a day of a stream in minutes.
 link-soak: .venv/ready
 	.venv/bin/python tests/firmware_bridge/soak.py
+
+# What the TensorRT engine calls, against NVIDIA's own bindings and runtimes: downloads them.
+TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
+
+tensorrt-signatures: .venv/ready
+	EDGE_GRU_TENSORRT_VERSIONS="$(TENSORRT_VERSIONS)" \
+	    .venv/bin/python -m pytest tests/tensorrt_bindings -v
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
@@ -147,4 +154,4 @@ build/roof: quantization/benchmark/roof.c
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .cache build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache

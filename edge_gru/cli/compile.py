@@ -101,7 +101,7 @@ def _build_all(
                     n_streams=n_streams,
                     precision=precision,
                     progress=progress,
-                    **({"force": True} if is_forced else {}),
+                    force=is_forced,
                 )
             except EngineUnavailableError as error:
                 yield Plan(precision, reason=str(error))

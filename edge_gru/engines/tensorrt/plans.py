@@ -39,8 +39,11 @@ def compile_plan(
     precision: str | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    force: bool = False,
 ) -> Prepared:
     """Make sure that a plan for so many streams is in the cache; ``was_built`` if it was not.
+
+    ``force`` builds it anew, whatever is there.
 
     Proves nothing of its numbers: that takes ``open_proven``, which then finds it at once.
 
@@ -51,7 +54,9 @@ def compile_plan(
     settings = Settings.read(os.environ)
     cuda = open_cuda(WAITS[settings.wait])
     name = source.precision(precision)
-    return prepare(source, name, n_streams, settings, cuda, progress=progress, cancel=cancel)
+    return prepare(
+        source, name, n_streams, settings, cuda, progress=progress, cancel=cancel, force=force
+    )
 
 
 def prepare(
@@ -63,6 +68,7 @@ def prepare(
     *,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    force: bool = False,
 ) -> Prepared:
     """Load the plan from the cache, or build it; one that TensorRT does not take is built anew.
 
@@ -81,11 +87,13 @@ def prepare(
     board = Board.read()
     key = plan_key(source.manifest.model_hash, graph, options, board, cuda.device())
     cache = PlanCache(settings.cache)
-    found = _load(cache, key, board)
+    found = None if force else _load(cache, key, board)
     if found is not None:
         return found
     with cache.lock(cancel):
-        found = _load(cache, key, board)  # another process may have built it meanwhile
+        found = (
+            None if force else _load(cache, key, board)
+        )  # another process may have built it meanwhile
         if found is not None:
             return found
         _log.info("building a TensorRT plan in %s for %d streams", precision, n_streams)

@@ -73,6 +73,9 @@ def test_compile_builds_proves_and_measures(call, path, gpu, times, bundle):
     again = json.loads(call("compile", path, "--json").stdout)
     assert not any(plan["was_built"] for plan in again["plans"])
     assert gpu.trt.n_builds == 3
+    forced = json.loads(call("compile", path, "--precision", "fp16", "--force", "--json").stdout)
+    assert [plan["was_built"] for plan in forced["plans"]] == [True]
+    assert gpu.trt.n_builds == 4
 
 
 def test_compile_takes_what_it_is_told_to(call, path, gpu):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge_gru.bundle import load
+from edge_gru.engines.base import Engine
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.service.config import make_config
 from edge_gru.service.events import EngineEvent, PredictionEvent
@@ -58,8 +59,20 @@ def outputs(predictions) -> np.ndarray:
 
 
 def test_the_engine_is_swapped_between_samples_with_its_state(
-    run, sink, block, bundle_path, slow_build, is_over
+    run, sink, block, bundle_path, slow_build, is_over, monkeypatch
 ):
+    closed = []
+    close = Engine.close
+    monkeypatch.setattr(Engine, "close", lambda e: (closed.append(e.name), close(e)))
+    closed_at_swap = []
+    write = sink.write
+
+    def watch(event) -> None:
+        write(event)
+        if isinstance(event, EngineEvent):
+            closed_at_swap.append(closed[-1])
+
+    sink.write = watch
     blocks = [block(0, 7), block(7, 5), block(12, 9), block(21, 1)]
     begin, *rest = blocks
 
@@ -80,6 +93,7 @@ def test_the_engine_is_swapped_between_samples_with_its_state(
     (event,) = sink.of(EngineEvent)
     assert (event.engine, event.previous) == (SLOW, engines[0])
     assert event.golden_step_error <= 1e-6
+    assert closed_at_swap == [engines[0].split("-")[0]]
     assert summary.engine == SLOW
     assert (summary.n_samples, summary.resets_gap, summary.resets_epoch) == (22, 0, 0)
 
@@ -144,7 +158,9 @@ def test_an_engine_that_is_lost_is_replaced_where_it_stopped(
     assert lost.reason == "the GPU fell off the bus"
 
 
-def test_an_engine_that_is_lost_in_a_gap_is_replaced(run, sink, block, slow_build, is_over):
+def test_an_engine_that_is_lost_in_a_gap_is_replaced(
+    run, sink, block, bundle_path, slow_build, is_over
+):
     def lose():
         slow_build.is_lost = True
         return True
@@ -154,6 +170,9 @@ def test_an_engine_that_is_lost_in_a_gap_is_replaced(run, sink, block, slow_buil
     predictions = sink.of(PredictionEvent)
     assert [event.n_steps for event in predictions] == [*range(1, 9), 1, 2, 3, 4]
     assert predictions[-1].engine == predictions[0].engine
+    np.testing.assert_allclose(
+        outputs(predictions[8:]), uninterrupted(bundle_path, [block(58, 4)]), rtol=0, atol=1e-6
+    )
 
 
 def test_stopping_does_not_wait_for_a_build(run, block, slow_build):

@@ -123,10 +123,10 @@ def test_another_tensorrt_builds_anew(tiny: Bundle, cache_folder: Path) -> None:
 
 
 def test_another_bundle_builds_its_own(
-    gpu: FakeGpu, tiny: Bundle, other_bundle: Bundle, cache_folder: Path
+    gpu: FakeGpu, tiny: Bundle, make_bundle: Callable[..., Bundle], cache_folder: Path
 ) -> None:
     tiny.open("tensorrt").close()
-    other_bundle.open("tensorrt").close()
+    make_bundle("LSTM", 1, "fp32").open("tensorrt").close()
     tiny.open("tensorrt").close()
     assert gpu.trt.n_builds == 2
 
