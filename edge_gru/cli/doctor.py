@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
-from rich.table import Table
 from rich.text import Text
 
 from edge_gru.cli.messages import print_json
@@ -41,20 +41,16 @@ def doctor(ctx: click.Context, *, as_json: bool, root: Path) -> None:
         print_json({"passed": not has_failed, "checks": msgspec.to_builtins(checks)})
     else:
         console = new_console(markup=False)
-        console.print(_table(checks))
+        for line in _lines(checks):
+            console.print(line, soft_wrap=True)
         console.print(", ".join(f"{counts[s]} {s.value}" for s in Status if counts[s]))
     ctx.exit(1 if has_failed else 0)
 
 
-def _table(checks: list[Check]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+def _lines(checks: list[Check]) -> Iterator[Text]:
+    width = max(len(check.name) for check in checks)
     for check in checks:
-        status = Text(check.status.value, style=_COLOURS[check.status])
-        says = Text(check.says)
+        status = (check.status.value, _COLOURS[check.status])
+        yield Text.assemble(status, f"  {check.name:<{width}}  {check.says}")
         if check.fix:
-            says.append(f"\n-> {check.fix}")
-        grid.add_row(status, check.name, says)
-    return grid
+            yield Text(f"{'':<{width}}        -> {check.fix}")
