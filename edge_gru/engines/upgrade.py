@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from edge_gru.engines.base import Engine, EngineSource
@@ -12,8 +11,6 @@ from edge_gru.engines.measure import Measurement, fastest, measure
 from edge_gru.engines.select import AUTO, choose, open_known, open_measured, open_proven
 from edge_gru.engines.table import ENGINES, Build, find_row, unavailable
 from edge_gru.errors import EngineUnavailableError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,8 @@ def start(name: str, source: EngineSource, *, precision: str | None = None) -> S
     if name != AUTO and (reason := unavailable(name)) is not None:
         raise EngineUnavailableError(reason)
     source.precision(precision)
-    choice = recall(source.manifest.model_hash, precision)
     engine, golden = open_ready(source, precision)
-    is_settled = choice is not None and choice.is_whole and not find_row(choice.engine).needs_build
-    if name == AUTO and (is_settled or not _builders()):
+    if name == AUTO and (_is_settled(source, precision) or not _builders()):
         return Start(engine, golden)
     serving = (engine.name, engine.precision)
     return Start(engine, golden, Upgrade(source, name, precision, serving))
@@ -108,8 +103,6 @@ def start(name: str, source: EngineSource, *, precision: str | None = None) -> S
 
 def open_ready(source: EngineSource, precision: str | None) -> tuple[Engine, GoldenResult]:
     """Open the fastest engine that needs no build, as measured before or now.
-
-    Where none serves in ``precision``, it is one in another.
 
     Raises:
         EngineUnavailableError: there is none.
@@ -123,13 +116,14 @@ def open_ready(source: EngineSource, precision: str | None) -> tuple[Engine, Gol
         known = open_known(best.engine, best.precision, source)
         if known is not None:
             return known
-    try:
-        return open_measured(source, precision=precision)
-    except EngineUnavailableError as error:
-        if precision is None:
-            raise
-        _log.info("no engine serves in %s without a build (%s); taking another", precision, error)
-        return open_measured(source)
+    return open_measured(source, precision=precision)
+
+
+def _is_settled(source: EngineSource, precision: str | None) -> bool:
+    """Whether every engine was measured, and one that needs no build is the fastest."""
+    choice = recall(source.manifest.model_hash, precision)
+    row = None if choice is None else ENGINES.get(choice.engine)
+    return choice is not None and choice.is_whole and row is not None and not row.needs_build
 
 
 def _builders() -> list[str]:

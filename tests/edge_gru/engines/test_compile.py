@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_a_plan_that_cannot_be_built_is_told_and_counts(call, path, gpu):
     assert [r["engine"] for r in report["engines"] if r["usable"]] != []
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is here")
 def test_compile_without_tensorrt_says_what_to_install(call, path):
     result = call("compile", path)
     assert result.exit_code == 2
