@@ -30,6 +30,7 @@ class SlowBuild:
         self.output_error = 0.0
         self.is_lost = False
         self.n_begun = 0
+        self.n_saved = 0  # states of streams that had begun
         self.closed: list[str] = []
 
     def wait(self, cancel: threading.Event) -> None:
@@ -69,6 +70,7 @@ class SlowBuild:
 
             def _read(self, row):
                 build.check()
+                build.n_saved += self._n_steps[row] > 0
                 return super()._read(row)
 
             def close(self):

@@ -139,12 +139,19 @@ def test_an_engine_that_is_lost_is_replaced_where_it_stopped(
     blocks = [block(0, 7), block(7, 9), block(16, 4), block(20, 10)]
     clock = itertools.count(0.0, 0.4 if saves else 1e-4)  # at each look, so that time passes
 
+    n_before_swap = 0
+
+    def swapped():
+        nonlocal n_before_swap
+        n_before_swap = slow_build.n_saved
+        return is_over()
+
     def lose():
         slow_build.is_lost = True
         return True
 
     slow_build.may_end.set()
-    script = [blocks[0], is_over, *blocks[1:3], lose, blocks[3]]
+    script = [blocks[0], swapped, *blocks[1:3], lose, blocks[3]]
     run(*script, clock=lambda: next(clock))
     predictions = sink.of(PredictionEvent)
     assert [event.n_steps for event in predictions] == list(range(1, 31))
@@ -153,6 +160,7 @@ def test_an_engine_that_is_lost_is_replaced_where_it_stopped(
     np.testing.assert_allclose(
         outputs(predictions), uninterrupted(bundle_path, blocks), rtol=0, atol=1e-6
     )
+    assert (slow_build.n_saved > n_before_swap) == saves
     _, lost = sink.of(EngineEvent)
     assert (lost.previous, lost.engine) == (SLOW, first)
     assert lost.reason == "the GPU fell off the bus"
