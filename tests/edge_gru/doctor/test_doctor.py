@@ -182,6 +182,12 @@ def test_over_current_and_a_hot_sensor_are_told(board):
     assert boards.heat(machine).status == Status.FAIL
 
 
+@pytest.mark.parametrize("millidegc", ["0", "-256000", "hot"])
+def test_sensors_that_are_off_are_no_temperature(write, process, millidegc):
+    root = write({"/sys/class/thermal/thermal_zone0/temp": millidegc})
+    assert boards.heat(Machine(root, process())).status == Status.SKIP
+
+
 def test_ports_that_may_not_be_opened_fail(write, process):
     root = write({"/dev/ttyACM0": "", "/dev/ttyTHS1": "", "/dev/serial/by-id/usb-X": ""})
     assert wire.serial_ports(Machine(root, process())).says == "/dev/ttyACM0, /dev/ttyTHS1"
