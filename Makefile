@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak test-pythons tensorrt-signatures clean
+  link-soak test-pythons tensorrt-signatures mutants clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -56,6 +56,13 @@ TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
 tensorrt-signatures: .venv/ready
 	EDGE_GRU_TENSORRT_VERSIONS="$(TENSORRT_VERSIONS)" \
 	    .venv/bin/python -m pytest tests/tensorrt_bindings -v
+
+# Breaks the TensorRT engine in every small way, and lists what no test sees: an hour.
+# MUTATE names some of its modules, as in MUTATE="cache folder".
+MUTATE ?=
+
+mutants: .venv/ready
+	PYTHONPATH=. .venv/bin/python tests/edge_gru/engines/tensorrt/mutants.py $(MUTATE)
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13

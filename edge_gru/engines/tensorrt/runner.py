@@ -91,7 +91,7 @@ class StepRunner:
             for memory in states.values():
                 for buffer in memory.buffers:  # the first runs must not read what lies there
                     cuda.copy(buffer, *_whole(memory.start), TO_DEVICE, stream)
-            phases = []
+            phases = []  # both contexts use the one profile of the plan, as TensorRT 10 lets them
             for parity in (0, 1):
                 addresses = {name: mapped.address for name, mapped in shared.items()}
                 for name, memory in states.items():
