@@ -219,9 +219,11 @@ def run_tests(module: str, path: Path, code: CodeType) -> None:
     for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
         del sys.modules[name]
     tests = [str(HERE / name) for name in TESTS[module]]
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported already
     failed = 1
     try:
-        failed = int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]))
+        failed = int(pytest.main([*options, *tests]))
     finally:
         os._exit(failed)
 
