@@ -31,20 +31,20 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 PACKAGE = "edge_gru.engines.tensorrt"
 LIMIT_S = 180.0
-ENGINE = "test_engine.py"
+ENGINE = ("test_engine.py", "test_failures.py")
 TESTS = {
-    "binding": ("test_binding.py", ENGINE),
+    "binding": ("test_binding.py", *ENGINE),
     "board": ("test_board.py",),
-    "build": ("test_build.py", ENGINE),
+    "build": ("test_build.py", *ENGINE),
     "cache": ("test_cache.py", "test_plans.py"),
-    "cudart": ("test_cudart.py", ENGINE),
-    "device": ("test_cudart.py", ENGINE),
-    "engine": (ENGINE,),
+    "cudart": ("test_cudart.py", *ENGINE),
+    "device": ("test_cudart.py", *ENGINE),
+    "engine": ENGINE,
     "folder": ("test_cache.py", "test_plans.py"),
-    "plans": ("test_plans.py", ENGINE),
-    "runner": (ENGINE,),
-    "runtime": (ENGINE,),
-    "settings": ("test_settings.py", ENGINE),
+    "plans": ("test_plans.py", *ENGINE),
+    "runner": ENGINE,
+    "runtime": ENGINE,
+    "settings": ("test_settings.py", *ENGINE),
 }
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -218,6 +218,7 @@ def run_tests(module: str, path: Path, code: CodeType) -> None:
     loader.get_code = lambda self, name: code if Path(self.path) == path else real(self, name)
     for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
         del sys.modules[name]
+    os.fsync = lambda _: None
     tests = [str(HERE / name) for name in TESTS[module]]
     options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported already
