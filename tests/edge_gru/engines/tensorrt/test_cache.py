@@ -49,7 +49,7 @@ def changed(key: PlanKey, **changes: object) -> PlanKey:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "a" / "plans"
+    return tmp_path / "a" / "b" / "plans"
 
 
 @pytest.fixture
