@@ -140,14 +140,14 @@ def memory_of_the_host(bound: Context, cuda: Cuda, stream: int) -> None:
 
 
 def memory_freed_before_the_run_was_done(
-    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int, **_: object
+    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int
 ) -> None:
     bound.execute_async_v3(stream)
     cuda.free(addresses["y"])
 
 
 def graph_on_freed_memory(
-    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int, **_: object
+    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int
 ) -> None:
     executable = recorded(bound, cuda, stream)
     cuda.free(addresses["y"])
@@ -156,7 +156,7 @@ def graph_on_freed_memory(
 
 
 def graph_of_a_context_that_has_changed(
-    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int, **_: object
+    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int
 ) -> None:
     executable = recorded(bound, cuda, stream)
     bound.set_tensor_address("x", addresses["y"])
