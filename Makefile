@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak test-pythons tensorrt-signatures mutants clean
+  link-soak test-pythons tensorrt-signatures test-gpu mutants clean
 .PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -56,6 +56,11 @@ TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
 tensorrt-signatures: .venv/ready
 	EDGE_GRU_TENSORRT_VERSIONS="$(TENSORRT_VERSIONS)" \
 	    .venv/bin/python -m pytest tests/tensorrt_bindings -v
+
+# The suites over all engines on a board's own TensorRT instead of a fake.
+test-gpu: .venv/ready
+	EDGE_GRU_REAL_GPU=1 .venv/bin/python -m pytest -k tensorrt \
+	    tests/edge_gru/engines/test_contract.py tests/edge_gru/engines/test_golden.py
 
 # Breaks the TensorRT engine in every small way, and lists what no test sees: an hour.
 # MUTATE names some of its modules, as in MUTATE="cache folder".

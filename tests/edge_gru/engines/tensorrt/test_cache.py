@@ -322,6 +322,20 @@ def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, where: str) ->
         PlanCache(folder).find(KEY)
 
 
+def test_nothing_stays_open(stored: PlanCache, path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        stored.find(KEY)
+        stored.store(info_of(KEY), PLAN, TIMINGS)
+        stored.timings(KEY)
+        with stored.lock():
+            pass
+    path.chmod(0o777)
+    with pytest.raises(EngineUnavailableError):
+        stored.find(KEY)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 # Writing.
 
 

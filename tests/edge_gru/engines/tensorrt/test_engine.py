@@ -50,9 +50,9 @@ def test_steps_alternate_between_two_graphs_whose_states_never_alias(
     gpu: FakeGpu, lent: Lent
 ) -> None:
     with lent() as engine:
-        graphs = list(gpu.cuda.executables.values())
-        assert len(graphs) == 2
-        even, odd = (dict(graph[0].owner._addresses) for graph in graphs)
+        executables = gpu.cuda.executables.values()
+        even, odd = (dict(work.owner._addresses) for (work,) in executables)
+        del executables
         for state in engine.manifest.state_sizes:
             assert even[state] == odd[f"{state}_out"] != even[f"{state}_out"] == odd[state]
         assert len({*even.values()}) == len(even)
@@ -94,6 +94,19 @@ def test_a_stream_left_out_keeps_its_state_though_its_row_holds_an_old_sample(
             for name, value in engine.save_state(k).values.items():
                 np.testing.assert_array_equal(value, before[k].values[name])
         assert engine.save_state(2).n_steps == 3
+
+
+def test_reset_reaches_its_stream_alone(lent: Lent, tiny: Bundle, batch: np.ndarray) -> None:
+    starts = tiny.source.initial_states()
+    with lent(N_STREAMS) as engine:
+        for stream in range(N_STREAMS):
+            engine.step_batch(batch)
+            before = [engine.save_state(k).values for k in range(N_STREAMS)]
+            engine.reset(stream)
+            for k in range(N_STREAMS):
+                expected = starts if k == stream else before[k]
+                for name, value in engine.save_state(k).values.items():
+                    np.testing.assert_array_equal(value, expected[name])
 
 
 def test_a_spoilt_stream_does_not_reach_the_others(lent: Lent, batch: np.ndarray) -> None:

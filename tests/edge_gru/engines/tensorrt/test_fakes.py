@@ -109,11 +109,14 @@ def test_nothing_is_done_before_it_is_waited_for(fake: FakeCuda, cuda: Cuda, str
 def test_a_run_reads_its_input_when_it_is_waited_for(
     fake: FakeCuda, cuda: Cuda, stream: int, bound: Context, addresses: dict[str, int]
 ) -> None:
+    for name, address in addresses.items():
+        if not name.startswith("y"):
+            ctypes.memset(address, 0, 24)
     assert bound.execute_async_v3(stream)
     before = ctypes.string_at(addresses["y"], 8)
     assert np.isnan(np.frombuffer(before, "f4")).all()  # fresh memory
     cuda.synchronize(stream)
-    assert fake.faults == []
+    assert ctypes.string_at(addresses["y"], 8) != before
 
 
 def run_without_addresses(context: Context) -> None:
@@ -171,6 +174,19 @@ def recorded(bound: Context, cuda: Cuda, stream: int) -> int:
     return cuda.instantiate(cuda.end_capture(stream))
 
 
+def memory_freed_under_a_context(
+    bound: Context, addresses: dict[str, int], cuda: Cuda, stream: int
+) -> None:
+    bound.execute_async_v3(stream)
+    cuda.synchronize(stream)
+    cuda.free(addresses["x"])
+
+
+def fresh_memory_read(bound: Context, cuda: Cuda, stream: int) -> None:
+    bound.execute_async_v3(stream)
+    cuda.synchronize(stream)
+
+
 def first_run_recorded(bound: Context, cuda: Cuda, stream: int) -> None:
     cuda.begin_capture(stream)
     bound.execute_async_v3(stream)
@@ -212,6 +228,8 @@ FAULTS = {
     memory_freed_before_the_run_was_done: "freed before a step was done",
     graph_on_freed_memory: "touches memory that was freed",
     graph_of_a_context_that_has_changed: "context that has changed",
+    memory_freed_under_a_context: "freed before the context that runs on it",
+    fresh_memory_read: "state_00_h is read and nobody has written it",
     first_run_recorded: "first run is being recorded",
     waiting_while_recording: "while a stream is being recorded",
     freed_twice: "memory that is not there",
