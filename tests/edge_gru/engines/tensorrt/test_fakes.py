@@ -107,11 +107,11 @@ def test_nothing_is_done_before_it_is_waited_for(fake: FakeCuda, cuda: Cuda, str
 
 
 def test_a_run_reads_its_input_when_it_is_waited_for(
-    fake: FakeCuda, cuda: Cuda, stream: int, bound: Context, addresses: dict[str, int]
+    tiny: Bundle, cuda: Cuda, stream: int, bound: Context, addresses: dict[str, int]
 ) -> None:
     for name, address in addresses.items():
         if not name.startswith("y"):
-            ctypes.memset(address, 0, 24)
+            ctypes.memset(address, 0, ROWS * 4 * widths(tiny)[name])
     assert bound.execute_async_v3(stream)
     before = ctypes.string_at(addresses["y"], 8)
     assert np.isnan(np.frombuffer(before, "f4")).all()  # fresh memory
