@@ -146,3 +146,27 @@ BUILT_AGAIN = {"Runtime.deserialize_cuda_engine", "Runtime.__init__"}  # when it
 def is_recorded(gpu: FakeGpu, n: int) -> bool:
     """Whether a call was the recording of a graph, without which there are plain launches."""
     return gpu.trt.calls[n] == "IExecutionContext.execute_async_v3" and not gpu.cuda.executables
+
+
+@pytest.mark.parametrize(
+    ("earlier", "failing"),
+    [
+        ("ITimingCache.serialize", "Runtime.deserialize_cuda_engine"),
+        ("Runtime.deserialize_cuda_engine", "ICudaEngine.create_execution_context"),
+        ("IExecutionContext.infer_shapes", "IExecutionContext.execute_async_v3"),
+    ],
+)
+def test_what_was_said_before_is_not_the_reason(
+    gpu: FakeGpu, open_tiny: Lent, monkeypatch: pytest.MonkeyPatch, earlier: str, failing: str
+) -> None:
+    enter = gpu.trt.enter
+
+    def talkative(call: str) -> tuple[bool, object]:
+        if call == earlier:
+            gpu.trt.say("ERROR", "of before")
+        return enter(call)
+
+    monkeypatch.setattr(gpu.trt, "enter", talkative)
+    gpu.trt.fail_name = failing
+    with pytest.raises(EngineUnavailableError, match=rf"\({failing} failed\)"):
+        open_tiny()
