@@ -178,6 +178,10 @@ def sidecar_with_more(path: Path) -> None:
     sidecar(path).write_bytes(sidecar(path).read_bytes()[:-1] + b',"more":1}')
 
 
+def key_with_more(path: Path) -> None:
+    sidecar(path).write_bytes(sidecar(path).read_bytes().replace(b'"key":{', b'"key":{"more":1,'))
+
+
 def sidecar_huge(path: Path) -> None:
     sidecar(path).write_bytes(sidecar(path).read_bytes() + b" " * (1 << 16))
 
@@ -203,7 +207,7 @@ SPOILT: dict[str, Callable[[Path], None]] = {
     f.__name__: f
     for f in (
         truncated, lengthened, one_bit, emptied, absent, linked, a_pipe, a_folder,
-        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, sidecar_huge,
+        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, key_with_more, sidecar_huge,
         sidecar_linked, sidecar_bent, sidecar_negative,
     )
 }  # fmt: skip
