@@ -207,8 +207,8 @@ SPOILT: dict[str, Callable[[Path], None]] = {
     f.__name__: f
     for f in (
         truncated, lengthened, one_bit, emptied, absent, linked, a_pipe, a_folder,
-        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, key_with_more, sidecar_huge,
-        sidecar_linked, sidecar_bent, sidecar_negative,
+        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, key_with_more,
+        sidecar_huge, sidecar_linked, sidecar_bent, sidecar_negative,
     )
 }  # fmt: skip
 

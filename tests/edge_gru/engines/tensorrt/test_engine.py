@@ -138,6 +138,18 @@ def test_state_goes_on_across_an_odd_number_of_steps(
             np.testing.assert_allclose(engine.step(batch[3]), reference.step(batch[3]), atol=1e-5)
 
 
+def test_closed_engine_touches_nothing(gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray) -> None:
+    engine = open_tiny()
+    engine.close()
+    n_calls = len(gpu.cuda.calls)
+    engine.close()
+    for act in (lambda: engine.step(batch[0]), engine.save_state, engine.reset):
+        with pytest.raises(EngineUnavailableError, match="closed"):
+            act()
+    assert len(gpu.cuda.calls) == n_calls
+    gpu.assert_clean()
+
+
 # Graphs that cannot be had.
 
 
