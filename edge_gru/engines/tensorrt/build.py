@@ -145,7 +145,10 @@ def _build(
 
 def _parse_errors(parser: trt.OnnxParser) -> str:
     found = [parser.get_error(k) for k in range(parser.num_errors)]
-    lines = [f"{e.node_operator()} {e.node_name()}: {e.desc()}".strip() for e in found]
+    lines = []
+    for error in found:
+        node = f"{error.node_operator()} {error.node_name()}".strip()  # none, of bytes at large
+        lines.append(f"{node}: {error.desc()}" if node else error.desc())
     return "; ".join(lines) or LOG.reason()
 
 

@@ -88,10 +88,9 @@ class StepRunner:
                 for name in manifest.state_sizes
             }
             stack.callback(cuda.drain, stream)  # nothing is freed that is still being used
-            for memory in states.values():
-                for buffer in memory.buffers:  # the first runs must not read what lies there
-                    cuda.copy(buffer, *_whole(memory.start), TO_DEVICE, stream)
-            phases = []
+            for memory in states.values():  # the first runs must not read what lies there
+                cuda.copy(memory.buffers[0], *_whole(memory.start), TO_DEVICE, stream)
+            phases = []  # both contexts use the one profile of the plan, as TensorRT 10 lets them
             for parity in (0, 1):
                 addresses = {name: mapped.address for name, mapped in shared.items()}
                 for name, memory in states.items():

@@ -35,11 +35,11 @@ class Settings:
     """How plans are built and kept, and how steps are run."""
 
     cache: Path
-    wait: str = "block"
-    workspace_bytes: int = 64 * _MIB
-    optimization_level: int = 3
-    detail: str = "none"
-    uses_graphs: bool = True
+    wait: str
+    workspace_bytes: int
+    optimization_level: int
+    detail: str
+    uses_graphs: bool
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:

@@ -60,6 +60,8 @@ def test_another_bundle_and_another_precision_are_measured_for_themselves(
         lambda patch: patch.setattr(choices, "_cpu", lambda: ["another CPU"]),
         lambda patch: patch.setattr(choices, "_version_of", lambda _: "another version"),
         lambda patch: patch.setenv("EDGE_GRU_NATIVE_KERNEL", "scalar"),
+        lambda patch: patch.setenv("EDGE_GRU_TENSORRT_WAIT", "spin"),
+        lambda patch: patch.setattr(choices, "_board", lambda: ["another GPU"]),
     ],
 )
 def test_another_machine_is_measured(

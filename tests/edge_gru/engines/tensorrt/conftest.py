@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu
+from use import use
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
@@ -53,3 +54,12 @@ def lent(gpu: FakeGpu, open_tiny: Opened) -> Callable[..., Iterator[Engine]]:
 @pytest.fixture
 def batch() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def expected(tiny: Bundle, batch: np.ndarray) -> Callable[[int], list[np.ndarray]]:
+    def of(n_streams: int) -> list[np.ndarray]:
+        with tiny.open("reference", streams=n_streams, precision="fp32") as engine:
+            return use(engine, batch)
+
+    return of

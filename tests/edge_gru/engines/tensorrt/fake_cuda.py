@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +120,7 @@ class FakeCuda:
         self.streams: dict[int, Stream] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
+        self.contexts: weakref.WeakSet[Any] = weakref.WeakSet()
         self.flags: int | None = None
         self.gpu_work_began = False
         self.versions = {"cudaRuntimeGetVersion": 12060, "cudaDriverGetVersion": 12060}
@@ -330,6 +332,9 @@ class FakeCuda:
             for work in stream.waiting:
                 if any(_overlap(b, touched) for b in blocks for touched in work.touches):
                     self.faults.append(f"{kind} memory freed before {work.what} was done")
+        for context in list(self.contexts):
+            if context.has_run and any(_overlap(b, (a, 1)) for b in blocks for a in context.uses):
+                self.faults.append(f"{kind} memory freed before the context that runs on it")
         for one in blocks:
             one.is_live = False
         ctypes.memset(block.address, 0xFF, block.n_bytes)

@@ -24,6 +24,7 @@ import onnxruntime
 from fake_cuda import FakeCuda, Work
 
 MAGIC = b"ftrt"
+FRESH = 0xFFFFFFFF  # what fresh memory is full of
 _TYPES = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.BOOL: "BOOL"}
 _NUMPY = {"FLOAT": np.float32, "BOOL": np.bool_}
 # What a call answers when it fails; what is not here cannot fail.
@@ -493,6 +494,7 @@ def _running(state: State) -> tuple[type, ...]:
     class IExecutionContext:
         def __init__(self, engine: ICudaEngine) -> None:
             state.live.add(self)
+            state.cuda.contexts.add(self)
             self._engine = engine  # keeps it, as the binding does
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
@@ -555,8 +557,18 @@ def _running(state: State) -> tuple[type, ...]:
             work = Work("a step", touches, lambda: self._run(spans), owner=self)
             return state.cuda.enqueue(stream_handle, work)
 
+        # What the fake of CUDA asks.
+
         def may_replay(self) -> bool:
             return self._recorded_at == self._n_changes
+
+        @property
+        def has_run(self) -> bool:
+            return self._n_runs_done > 0
+
+        @property
+        def uses(self) -> list[int]:
+            return list(self._addresses.values())
 
         def _spans(self) -> list[tuple[str, int, int, Any]]:
             n = self._shapes["x"][0]
@@ -576,6 +588,9 @@ def _running(state: State) -> tuple[type, ...]:
                 arrays[name] = np.frombuffer(buffer, dtype).reshape(shape)
             session = self._engine._session
             feed = {v.name: arrays[v.name].copy() for v in session.get_inputs()}
+            for name, value in feed.items():
+                if value.dtype == np.float32 and (value.view(np.uint32) == FRESH).any():
+                    state.cuda.fault(f"{name} is read and nobody has written it")
             names = [v.name for v in session.get_outputs()]
             for name, value in zip(names, session.run(names, feed), strict=True):
                 arrays[name][...] = value

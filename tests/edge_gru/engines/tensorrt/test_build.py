@@ -168,7 +168,7 @@ def test_interrupt_stops_the_builder(gpu: FakeGpu, build: ModuleType, graph: byt
 @pytest.mark.parametrize("data", [b"", b"no graph"])
 def test_bytes_that_are_no_graph_are_refused(gpu: FakeGpu, build: ModuleType, data: bytes) -> None:
     with pytest.raises(
-        EngineUnavailableError, match=r"cannot parse the int8 graph of this bundle \(.+\); run"
+        EngineUnavailableError, match=r"cannot parse the int8 graph of this bundle \(\w.+\); run"
     ):
         build.build_plan(data, build.BuildOptions("int8"))
 

@@ -49,7 +49,7 @@ def changed(key: PlanKey, **changes: object) -> PlanKey:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "a" / "plans"
+    return tmp_path / "a" / "b" / "plans"
 
 
 @pytest.fixture
@@ -178,6 +178,10 @@ def sidecar_with_more(path: Path) -> None:
     sidecar(path).write_bytes(sidecar(path).read_bytes()[:-1] + b',"more":1}')
 
 
+def key_with_more(path: Path) -> None:
+    sidecar(path).write_bytes(sidecar(path).read_bytes().replace(b'"key":{', b'"key":{"more":1,'))
+
+
 def sidecar_huge(path: Path) -> None:
     sidecar(path).write_bytes(sidecar(path).read_bytes() + b" " * (1 << 16))
 
@@ -203,8 +207,8 @@ SPOILT: dict[str, Callable[[Path], None]] = {
     f.__name__: f
     for f in (
         truncated, lengthened, one_bit, emptied, absent, linked, a_pipe, a_folder,
-        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, sidecar_huge,
-        sidecar_linked, sidecar_bent, sidecar_negative,
+        sidecar_truncated, sidecar_no_json, sidecar_other_form, sidecar_with_more, key_with_more,
+        sidecar_huge, sidecar_linked, sidecar_bent, sidecar_negative,
     )
 }  # fmt: skip
 
@@ -320,6 +324,20 @@ def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, where: str) ->
         EngineUnavailableError, match=r"expected a folder .* set EDGE_GRU_TENSORRT_CACHE"
     ):
         PlanCache(folder).find(KEY)
+
+
+def test_nothing_stays_open(stored: PlanCache, path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        stored.find(KEY)
+        stored.store(info_of(KEY), PLAN, TIMINGS)
+        stored.timings(KEY)
+        with stored.lock():
+            pass
+    path.chmod(0o777)
+    with pytest.raises(EngineUnavailableError):
+        stored.find(KEY)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # Writing.

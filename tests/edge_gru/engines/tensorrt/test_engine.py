@@ -1,11 +1,7 @@
-"""The engine on a fake GPU: who owns which memory when, and what happens when a call fails."""
+"""The engine on a fake GPU: what it answers, and who owns which memory when."""
 
 from __future__ import annotations
 
-import gc
-import itertools
-import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from fake_gpu import FakeGpu
-from fake_tensorrt import FAILURES, HARMLESS
+from use import assert_answers, use
 
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
@@ -24,35 +20,6 @@ from edge_gru.state import State
 
 Lent = Callable[..., Engine]
 N_STREAMS = 4
-
-
-def use(engine: Engine, batch: np.ndarray) -> list[np.ndarray]:
-    """Every kind of call; what it answers."""
-    answers = [engine.step(batch[0]), engine.step(batch[1])]
-    if engine.n_streams > 1:
-        answers.append(engine.step_batch(batch[:2], np.array([engine.n_streams - 1, 0])))
-    saved = engine.save_state(0)
-    engine.reset(0)
-    answers.append(engine.step(batch[2]))
-    engine.load_state(0, saved)
-    answers.append(engine.run_sequence(batch, 0))
-    engine.reset()
-    return [*answers, *engine.save_state(engine.n_streams - 1).values.values()]
-
-
-def assert_answers(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-@pytest.fixture
-def expected(tiny: Bundle, batch: np.ndarray) -> Callable[[int], list[np.ndarray]]:
-    def of(n_streams: int) -> list[np.ndarray]:
-        with tiny.open("reference", streams=n_streams, precision="fp32") as engine:
-            return use(engine, batch)
-
-    return of
 
 
 @pytest.mark.parametrize("n_streams", [1, N_STREAMS])
@@ -83,9 +50,9 @@ def test_steps_alternate_between_two_graphs_whose_states_never_alias(
     gpu: FakeGpu, lent: Lent
 ) -> None:
     with lent() as engine:
-        graphs = list(gpu.cuda.executables.values())
-        assert len(graphs) == 2
-        even, odd = (dict(graph[0].owner._addresses) for graph in graphs)
+        executables = gpu.cuda.executables.values()
+        even, odd = (dict(work.owner._addresses) for (work,) in executables)
+        del executables
         for state in engine.manifest.state_sizes:
             assert even[state] == odd[f"{state}_out"] != even[f"{state}_out"] == odd[state]
         assert len({*even.values()}) == len(even)
@@ -129,6 +96,19 @@ def test_a_stream_left_out_keeps_its_state_though_its_row_holds_an_old_sample(
         assert engine.save_state(2).n_steps == 3
 
 
+def test_reset_reaches_its_stream_alone(lent: Lent, tiny: Bundle, batch: np.ndarray) -> None:
+    starts = tiny.source.initial_states()
+    with lent(N_STREAMS) as engine:
+        for stream in range(N_STREAMS):
+            engine.step_batch(batch)
+            before = [engine.save_state(k).values for k in range(N_STREAMS)]
+            engine.reset(stream)
+            for k in range(N_STREAMS):
+                expected = starts if k == stream else before[k]
+                for name, value in engine.save_state(k).values.items():
+                    np.testing.assert_array_equal(value, expected[name])
+
+
 def test_a_spoilt_stream_does_not_reach_the_others(lent: Lent, batch: np.ndarray) -> None:
     with lent(N_STREAMS) as engine:
         bad = batch.copy()
@@ -156,6 +136,18 @@ def test_state_goes_on_across_an_odd_number_of_steps(
             engine.step(batch[0])
             engine.load_state(0, saved)
             np.testing.assert_allclose(engine.step(batch[3]), reference.step(batch[3]), atol=1e-5)
+
+
+def test_closed_engine_touches_nothing(gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray) -> None:
+    engine = open_tiny()
+    engine.close()
+    n_calls = len(gpu.cuda.calls)
+    engine.close()
+    for act in (lambda: engine.step(batch[0]), engine.save_state, engine.reset):
+        with pytest.raises(EngineUnavailableError, match="closed"):
+            act()
+    assert len(gpu.cuda.calls) == n_calls
+    gpu.assert_clean()
 
 
 # Graphs that cannot be had.
@@ -194,129 +186,64 @@ def refusing_while(is_recording: Callable[[], bool], enqueue: Callable[..., bool
     return lambda stream, work: not is_recording() and enqueue(stream, work)
 
 
-# Calls that fail.
+# Plans that are not what the bundle says.
 
 
-Used = Callable[[], tuple[list[np.ndarray], EngineUnavailableError | None]]
+def other_manifest(tiny: Bundle, **changes: object) -> EngineSource:
+    return EngineSource(msgspec.structs.replace(tiny.manifest, **changes), tiny.parts)
 
 
-@pytest.fixture
-def open_and_use(
-    gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> Used:
-    """What the engine answers, or why it does not; the fake must be left clean."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # records keep frames
-    return lambda: opened_and_used(gpu, open_tiny, batch)
+def test_plan_of_other_tensors_is_refused(gpu: FakeGpu, tiny: Bundle, cache_folder: Path) -> None:
+    states = list(tiny.manifest.states)
+    for changes in (
+        {"outputs": ("y0", "y1", "y2")},
+        {"states": (*states[:-1], msgspec.structs.replace(states[-1], name="state_09_h"))},
+        {"states": (*states, msgspec.structs.replace(states[0], name="state_02_h"))},
+    ):
+        source = other_manifest(tiny, **changes)
+        weights = source.tensors("weights.safetensors")
+        for state in source.manifest.states:
+            weights.setdefault(f"{state.name}.initial", np.zeros(state.size, np.float32))
+        parts = {**source.parts, "weights.safetensors": safetensors.numpy.save(weights)}
+        with pytest.raises(
+            EngineUnavailableError, match=r"expected \w+ of the TensorRT plan to be"
+        ):
+            open_engine("tensorrt", EngineSource(source.manifest, parts), precision="fp32")
+        gpu.assert_clean()
 
 
-def opened_and_used(
-    gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray
-) -> tuple[list[np.ndarray], EngineUnavailableError | None]:
-    answers: list[np.ndarray] = []
-    told = None
-    try:
-        with open_tiny(2) as engine:
-            answers = use(engine, batch)
-    except EngineUnavailableError as error:
-        told = error.with_traceback(None)  # which would keep the things of its frames
-        told.__context__ = told.__cause__ = None
-    gc.collect()
-    assert (gpu.cuda.faults, gpu.cuda.leaks()) == ([], [])
-    assert not list(gpu.trt.live)
-    return answers, told
-
-
-def emptied(folder: Path) -> None:
-    for path in folder.glob("*"):
-        path.unlink()
-
-
-@pytest.mark.parametrize(("code", "is_cached"), [(2, True), (719, True), (2, False)])
-def test_every_cuda_call_may_fail(
+@pytest.mark.parametrize(
+    ("method", "answer", "said"),
+    [
+        ("get_tensor_location", "HOST", "in device memory, got host memory"),
+        ("get_tensor_dtype", "HALF", r"expected \w+ of the TensorRT plan to be .*HALF"),
+        ("get_tensor_mode", "OUTPUT", r"expected \w+ of the TensorRT plan to be"),
+    ],
+)
+def test_plan_of_other_types_or_places_is_refused(
     gpu: FakeGpu,
-    open_and_use: Used,
-    expected: Callable[[int], list[np.ndarray]],
-    cache_folder: Path,
-    code: int,
-    is_cached: bool,
+    open_tiny: Lent,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    answer: str,
+    said: str,
 ) -> None:
-    """Call after call fails: it is told by name, nothing leaks, nothing is touched once freed."""
-    answers = expected(2)
-    open_and_use()
-    gpu.trt.renew()
-    open_and_use()
-    n_all = len(gpu.cuda.calls)
-    n_told = 0
-    for n in itertools.count():
-        cuda = gpu.trt.renew()
-        cuda.fail_at, cuda.fail_code = n, code
-        if not is_cached:
-            emptied(cache_folder)
-        got, told = open_and_use()
-        if n >= len(cuda.calls):
-            break
-        name = cuda.calls[n]
-        if told is None:
-            assert name in SURVIVED
-            assert_answers(got, answers)
-            continue
-        n_told += 1
-        assert isinstance(told, EngineLostError) == (code == 719)
-        name = r"cuda\w+" if name in SURVIVED else name  # the next call tells
-        assert re.match(rf"{name}: cudaError\w+ \({code}\), text of {code}; ", str(told))
-    assert n_told > n_all / 2
-    assert n >= n_all
+    kinds = {"get_tensor_location": "TensorLocation", "get_tensor_dtype": "DataType"}
+    value = getattr(gpu.module, kinds.get(method, "TensorIOMode"))[answer]
+    monkeypatch.setattr(gpu.module.ICudaEngine, method, lambda *_: value)
+    with pytest.raises(EngineUnavailableError, match=said):
+        open_tiny()
+    gpu.assert_clean()
 
 
-# Without a graph there are plain launches; what cannot be freed is logged.
-SURVIVED = {
-    "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiateWithFlags",
-    "cudaGraphDestroy", "cudaGraphExecDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy",
-    "cudaStreamSynchronize",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "built"])
-def test_every_call_of_tensorrt_may_fail(
-    gpu: FakeGpu,
-    open_and_use: Used,
-    expected: Callable[[int], list[np.ndarray]],
-    cache_folder: Path,
-    is_cached: bool,
+def test_precision_without_a_graph_is_refused(
+    gpu: FakeGpu, tiny: Bundle, cache_folder: Path
 ) -> None:
-    """None, False, TypeError: the reason is what the logger was told, and nothing leaks."""
-    answers = expected(2)
-    open_and_use()
-    seen = set()
-    for n in itertools.count():
-        gpu.trt.renew()
-        gpu.trt.fail_at = n
-        if not is_cached:
-            emptied(cache_folder)
-        got, told = open_and_use()
-        if n >= len(gpu.trt.calls):
-            break
-        name = gpu.trt.calls[n]
-        if not gpu.trt.failed:
-            continue
-        seen.add(name)
-        if told is None:
-            assert name in HARMLESS or name in BUILT_AGAIN or is_recorded(gpu, n)
-            assert_answers(got, answers)
-        elif name == "IExecutionContext.infer_shapes":
-            assert "has no shape for x" in str(told)
-        else:
-            assert f"{name} failed" in str(told)
-    on_load = {call for call in FAILURES if call.startswith(("Runtime", "ICuda", "IExec"))}
-    assert seen == (on_load if is_cached else set(FAILURES))
-
-
-BUILT_AGAIN = {"Runtime.deserialize_cuda_engine", "Runtime.__init__"}  # when it was in the cache
-
-
-def is_recorded(gpu: FakeGpu, n: int) -> bool:
-    """Whether a call was the recording of a graph, without which there are plain launches."""
-    return gpu.trt.calls[n] == "IExecutionContext.execute_async_v3" and not gpu.cuda.executables
+    bare = msgspec.structs.replace(tiny.manifest.precisions["fp32"], graphs={})
+    source = other_manifest(tiny, precisions={"fp32": bare}, default_precision="fp32")
+    with pytest.raises(EngineUnavailableError, match="no graph for TensorRT of precision 'fp32'"):
+        open_engine("tensorrt", source)
+    gpu.assert_clean()
 
 
 # A GPU that is lost.
@@ -412,63 +339,3 @@ def test_launch_that_is_refused_keeps_the_state(
         gpu.cuda.heal()
         for name, value in engine.save_state(0).values.items():
             np.testing.assert_array_equal(value, before.values[name])
-
-
-# Plans that are not what the bundle says.
-
-
-def other_manifest(tiny: Bundle, **changes: object) -> EngineSource:
-    return EngineSource(msgspec.structs.replace(tiny.manifest, **changes), tiny.parts)
-
-
-def test_plan_of_other_tensors_is_refused(gpu: FakeGpu, tiny: Bundle, cache_folder: Path) -> None:
-    states = list(tiny.manifest.states)
-    for changes in (
-        {"outputs": ("y0", "y1", "y2")},
-        {"states": (*states[:-1], msgspec.structs.replace(states[-1], name="state_09_h"))},
-        {"states": (*states, msgspec.structs.replace(states[0], name="state_02_h"))},
-    ):
-        source = other_manifest(tiny, **changes)
-        weights = source.tensors("weights.safetensors")
-        for state in source.manifest.states:
-            weights.setdefault(f"{state.name}.initial", np.zeros(state.size, np.float32))
-        parts = {**source.parts, "weights.safetensors": safetensors.numpy.save(weights)}
-        with pytest.raises(
-            EngineUnavailableError, match=r"expected \w+ of the TensorRT plan to be"
-        ):
-            open_engine("tensorrt", EngineSource(source.manifest, parts), precision="fp32")
-        gpu.assert_clean()
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "said"),
-    [
-        ("get_tensor_location", "HOST", "in device memory, got host memory"),
-        ("get_tensor_dtype", "HALF", r"expected \w+ of the TensorRT plan to be .*HALF"),
-        ("get_tensor_mode", "OUTPUT", r"expected \w+ of the TensorRT plan to be"),
-    ],
-)
-def test_plan_of_other_types_or_places_is_refused(
-    gpu: FakeGpu,
-    open_tiny: Lent,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    answer: str,
-    said: str,
-) -> None:
-    kinds = {"get_tensor_location": "TensorLocation", "get_tensor_dtype": "DataType"}
-    value = getattr(gpu.module, kinds.get(method, "TensorIOMode"))[answer]
-    monkeypatch.setattr(gpu.module.ICudaEngine, method, lambda *_: value)
-    with pytest.raises(EngineUnavailableError, match=said):
-        open_tiny()
-    gpu.assert_clean()
-
-
-def test_precision_without_a_graph_is_refused(
-    gpu: FakeGpu, tiny: Bundle, cache_folder: Path
-) -> None:
-    bare = msgspec.structs.replace(tiny.manifest.precisions["fp32"], graphs={})
-    source = other_manifest(tiny, precisions={"fp32": bare}, default_precision="fp32")
-    with pytest.raises(EngineUnavailableError, match="no graph for TensorRT of precision 'fp32'"):
-        open_engine("tensorrt", source)
-    gpu.assert_clean()
