@@ -140,3 +140,34 @@ def test_proven_engine_begins_fresh(bundle: Bundle) -> None:
         state = engine.save_state(stream)
         assert state.n_steps == 0
         assert not any(value.any() for value in state.values.values())
+
+
+def test_another_precision_must_be_clearly_faster_than_the_bundles_own() -> None:
+    own = Measurement("onnxruntime", "int8", 10.0, 11.0, PASSED)
+    near = Measurement("native", "fp32", 9.5, 11.0, PASSED)
+    clear = replace(near, p50_us=8.0)
+    assert fastest([near, own], "int8") is own
+    assert fastest([clear, own], "int8") is clear
+    assert fastest([near, own]) is near
+
+
+def test_measured_engines_are_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Engine] = []
+    monkeypatch.setattr(Engine, "close", note_in(closed))
+    measure(bundle.source, engines=["reference"])
+    assert len(closed) == 1
+    monkeypatch.setattr("edge_gru.engines.measure.times_us", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure(bundle.source, engines=["reference"])
+    assert len(closed) == 2
+
+
+def test_many_streams_are_timed_together(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = set()
+    step_batch = Engine.step_batch
+    monkeypatch.setattr(
+        Engine, "step_batch", lambda e, x: (shapes.add(x.shape), step_batch(e, x))[1]
+    )
+    (row,) = measure(bundle.source, engines=["reference"], precisions=["fp32"], n_streams=3)
+    assert row.p50_us > 0
+    assert shapes == {(3, bundle.manifest.n_in)}
