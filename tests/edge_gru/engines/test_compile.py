@@ -79,13 +79,15 @@ def test_compile_builds_proves_and_measures(call, path, gpu, times, bundle):
     assert gpu.trt.n_builds == 4
 
 
-def test_compile_takes_what_it_is_told_to(call, path, gpu):
+def test_compile_takes_what_it_is_told_to(call, path, gpu, bundle):
     result = call("compile", path, "--precision", "int8, fp16", "--streams", 3)
     assert result.exit_code == 0
     assert gpu.trt.n_builds == 2
     for title in ("TensorRT plans", "Engines", "fastest here: "):
         assert title in result.stdout
     assert "fp32" not in result.stdout.partition("TensorRT plans")[2].partition("Engines")[0]
+    call("compile", path, "--precision", "int8", "--streams", 2)
+    assert recall(bundle.hash, "int8") is None  # several streams are another question
     wrong = call("compile", path, "--precision", "int4")
     assert wrong.exit_code == 2
     assert "expected one of the precisions" in wrong.stderr
