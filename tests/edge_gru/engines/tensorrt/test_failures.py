@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu
-from fake_tensorrt import FAILURES, HARMLESS
+from fake_state import FAILURES, HARMLESS
 from use import assert_answers, use
 
 from edge_gru.engines.base import Engine
@@ -30,12 +30,13 @@ def open_and_use(
     gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Used]:
     """What the engine answers, or why it does not; the fake must be left clean."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # records keep frames
+    logging.disable(logging.CRITICAL)  # a record would keep the frames of its error
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what is on the disk is not the point
     gc.collect()
     gc.freeze()  # so that collecting what a failure leaves takes no time
     yield lambda: opened_and_used(gpu, open_tiny, batch)
     gc.unfreeze()
+    logging.disable(logging.NOTSET)
 
 
 def opened_and_used(
