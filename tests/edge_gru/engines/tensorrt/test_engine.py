@@ -282,6 +282,20 @@ def test_lost_gpu_hands_over_what_was_saved(
     gpu.assert_clean()
 
 
+def test_step_that_tensorrt_refuses_on_a_lost_gpu_tells_of_the_loss(
+    gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_GRU_TENSORRT_GRAPHS", "off")
+    engine = open_tiny()
+    engine.reset()  # is in the stream, and nothing has waited for it
+    gpu.cuda.poison = 700
+    gpu.trt.fail_name = "IExecutionContext.execute_async_v3"
+    with pytest.raises(EngineLostError):
+        engine.step(batch[0])
+    engine.close()
+    gpu.assert_clean()
+
+
 def test_states_that_were_reset_are_not_handed_over(
     gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray
 ) -> None:
