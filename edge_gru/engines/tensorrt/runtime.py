@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edge_gru.engines.tensorrt.binding import LOG, trt
 from edge_gru.engines.tensorrt.cudart import Cuda
 from edge_gru.engines.tensorrt.device import executable_graph
-from edge_gru.errors import EngineLostError, EngineUnavailableError
+from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import Manifest
 
 
@@ -139,11 +139,9 @@ class Phase:
         try:
             graph = self._record()
             self._executable = stack.enter_context(executable_graph(self._cuda, graph))
-        except EngineLostError:
-            raise
         except EngineUnavailableError as error:
             self.why_no_graph = str(error)
-            self._try()  # what failed must not have spoilt the stream
+            self._try()  # what failed must not have spoilt the stream, or the GPU
 
     def _record(self) -> int:
         LOG.clear()

@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from fake_cuda import FakeCuda
-from fake_tensorrt import State, make_module
+from fake_state import State
+from fake_tensorrt import make_module
 
 from edge_gru.engines.tensorrt import cudart
 

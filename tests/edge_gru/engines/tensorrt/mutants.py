@@ -128,7 +128,7 @@ def changes(node: ast.AST, field: str, child: ast.AST, parents: list[ast.AST]) -
         other = copy.deepcopy(child)
         other.type = ast.Name("ZeroDivisionError", ast.Load())
         yield f"except something else than {ast.unparse(child.type)}", other
-    if is_words(node, parents):
+    if is_words([*parents, node, child]):
         return
     if isinstance(child, ast.Constant) and not isinstance(node, ast.Expr):
         yield from other_constants(node, child, is_inside=is_inside)
@@ -143,11 +143,12 @@ def deletions(child: ast.AST) -> Iterator[Change]:
         yield f"delete {head(child)}", ast.copy_location(ast.Pass(), child)
 
 
-def is_words(node: ast.AST, parents: list[ast.AST]) -> bool:
+def is_words(nodes: list[ast.AST]) -> bool:
     """Whether this is what a message says."""
-    is_message = any(isinstance(parent, (ast.Raise, ast.JoinedStr)) for parent in parents)
-    is_log = any(isinstance(p, ast.Call) and head(p).startswith("_log") for p in [*parents, node])
-    return is_message or is_log
+    is_message = any(isinstance(node, (ast.Raise, ast.JoinedStr)) for node in nodes)
+    return is_message or any(
+        isinstance(node, ast.Call) and head(node).startswith("_log.") for node in nodes
+    )
 
 
 def other_constants(node: ast.AST, child: ast.Constant, *, is_inside: bool) -> Iterator[Change]:

@@ -77,8 +77,11 @@ def names(path: Path) -> set[str]:
     return {p.name for p in path.iterdir()}
 
 
-def test_what_was_stored_is_found_whole(cache: PlanCache, path: Path) -> None:
+def test_what_was_stored_is_found_whole(
+    cache: PlanCache, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert cache.find(KEY) is None
+    assert not caplog.records  # nothing was there, so nothing is wrong
     kept = cache.store(info_of(KEY), PLAN, TIMINGS)
     found = PlanCache(path).find(KEY)
     assert found == kept

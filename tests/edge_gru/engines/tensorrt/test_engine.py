@@ -96,6 +96,20 @@ def test_a_stream_left_out_keeps_its_state_though_its_row_holds_an_old_sample(
         assert engine.save_state(2).n_steps == 3
 
 
+def test_state_that_is_loaded_is_the_one_given(lent: Lent) -> None:
+    rng = np.random.default_rng(9)
+    with lent(N_STREAMS) as engine:
+        given = []
+        for stream in range(N_STREAMS):
+            sizes = engine.manifest.state_sizes.items()
+            values = {name: rng.uniform(-1, 1, size).astype(np.float32) for name, size in sizes}
+            engine.load_state(stream, State(engine.model_hash, stream, values))
+            given.append(values)
+        for stream in range(N_STREAMS):
+            for name, value in engine.save_state(stream).values.items():
+                np.testing.assert_array_equal(value, given[stream][name])
+
+
 def test_reset_reaches_its_stream_alone(lent: Lent, tiny: Bundle, batch: np.ndarray) -> None:
     starts = tiny.source.initial_states()
     with lent(N_STREAMS) as engine:
@@ -278,6 +292,20 @@ def test_lost_gpu_hands_over_what_was_saved(
             np.testing.assert_array_equal(caught.value.states[0].values[name], value)
     with pytest.raises(EngineLostError) as caught:
         engine.reset()
+    engine.close()
+    gpu.assert_clean()
+
+
+def test_step_that_tensorrt_refuses_on_a_lost_gpu_tells_of_the_loss(
+    gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_GRU_TENSORRT_GRAPHS", "off")
+    engine = open_tiny()
+    engine.reset()  # is in the stream, and nothing has waited for it
+    gpu.cuda.poison = 700
+    gpu.trt.fail_name = "IExecutionContext.execute_async_v3"
+    with pytest.raises(EngineLostError):
+        engine.step(batch[0])
     engine.close()
     gpu.assert_clean()
 

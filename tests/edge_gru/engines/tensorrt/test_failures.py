@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu
-from fake_tensorrt import FAILURES, HARMLESS
+from fake_state import FAILURES, HARMLESS
 from use import assert_answers, use
 
 from edge_gru.engines.base import Engine
@@ -30,12 +30,13 @@ def open_and_use(
     gpu: FakeGpu, open_tiny: Lent, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Used]:
     """What the engine answers, or why it does not; the fake must be left clean."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # records keep frames
+    logging.disable(logging.CRITICAL)  # a record would keep the frames of its error
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what is on the disk is not the point
     gc.collect()
     gc.freeze()  # so that collecting what a failure leaves takes no time
     yield lambda: opened_and_used(gpu, open_tiny, batch)
     gc.unfreeze()
+    logging.disable(logging.NOTSET)
 
 
 def opened_and_used(
@@ -170,3 +171,45 @@ def test_what_was_said_before_is_not_the_reason(
     gpu.trt.fail_name = failing
     with pytest.raises(EngineUnavailableError, match=rf"\({failing} failed\)"):
         open_tiny()
+
+
+EXECUTE = "IExecutionContext.execute_async_v3"
+
+
+def fail_run(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, n_th: int) -> None:
+    """Let one run be refused, and TensorRT complain of something before it."""
+    enter = gpu.trt.enter
+
+    def refusing(call: str) -> tuple[bool, object]:
+        n_runs = gpu.trt.calls.count(EXECUTE)
+        if call != EXECUTE or n_runs + 1 != n_th:
+            if call == EXECUTE and n_runs + 2 == n_th:
+                gpu.trt.say("ERROR", "of before")
+            return enter(call)
+        gpu.trt.fail_name = EXECUTE
+        answer = enter(call)
+        gpu.trt.fail_name = None
+        return answer
+
+    monkeypatch.setattr(gpu.trt, "enter", refusing)
+
+
+def test_reason_for_plain_launches_is_that_of_the_recording(
+    gpu: FakeGpu, open_tiny: Lent, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    fail_run(gpu, monkeypatch, 2)  # the first was the trial
+    open_tiny().close()
+    assert f"does not record the step ({EXECUTE} failed)" in caplog.text
+    gpu.assert_clean()
+
+
+@pytest.mark.parametrize("n_th", [3, 6])
+def test_engine_that_does_not_run_after_a_recording_failed_is_not_opened(
+    gpu: FakeGpu, open_tiny: Lent, monkeypatch: pytest.MonkeyPatch, n_th: int
+) -> None:
+    """Each of the two phases tries, records in vain, and tries again."""
+    gpu.cuda.capture_error = 901
+    fail_run(gpu, monkeypatch, n_th)
+    with pytest.raises(EngineUnavailableError, match="does not run the step"):
+        open_tiny()
+    gpu.assert_clean()
