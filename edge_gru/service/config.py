@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edge_gru.engines.select import AUTO
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.values import BadValues
@@ -94,6 +96,11 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         key = where.strip(".`") or "settings"
         got = settings.get(key.split("[")[0])
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+    engines = (AUTO, *ENGINES)
+    if config.engine not in engines:
+        raise ConfigError(
+            f"{origin}: expected an engine of {', '.join(engines)}, got {config.engine!r}"
+        )
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
             f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "
