@@ -13,6 +13,7 @@ PUBLIC = {
     "Bundle", "BundleError", "ConfigError", "DataError", "EdgeGruError", "Engine",
     "EngineLostError", "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError",
     "InputShapeError", "ModelError", "Prediction", "Predictor", "State", "StateMismatchError",
+    "StoreError",
     "__version__", "load",
 }  # fmt: skip
 LEAVES = [
