@@ -39,9 +39,7 @@ class Model:
         return self.engine.manifest
 
 
-def open_model(
-    source: EngineSource, config: RunConfig, continues: tuple[str, ...] = ()
-) -> Model:
+def open_model(source: EngineSource, config: RunConfig, continues: tuple[str, ...] = ()) -> Model:
     """Open the engine that is asked for, or one that serves until that is built, and prove it.
 
     Raises:
