@@ -66,12 +66,13 @@ def test_without_a_binding_both_ways_to_get_it_are_named(
             if name == "tensorrt":
                 raise error
 
-    monkeypatch.delitem(sys.modules, "tensorrt")
-    for name in [name for name in sys.modules if name.startswith("edge_gru.engines.tensorrt.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    with pytest.raises(EngineUnavailableError) as caught:
-        tiny.open("tensorrt")
+    with monkeypatch.context() as patch:  # undone before the fake GPU goes
+        patch.delitem(sys.modules, "tensorrt")
+        for name in [name for name in sys.modules if name.startswith("edge_gru.engines.tensorrt.")]:
+            patch.delitem(sys.modules, name)
+        patch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+        with pytest.raises(EngineUnavailableError) as caught:
+            tiny.open("tensorrt")
     assert str(error) in str(caught.value)
     assert INSTALL in str(caught.value)
     assert caught.value.__cause__ is error
