@@ -137,6 +137,7 @@ def prepare(tree: Path, kernel_release: str) -> None:
             shutil.rmtree(path)
     for name in _FOLDERS:
         (tree / name).mkdir(parents=True, exist_ok=True)
+    (tree / "var/run").symlink_to("/run")  # where D-Bus is looked for
     for name in ("passwd", "group"):
         text = (tree / f"usr/share/base-passwd/{name}.master").read_text()
         (tree / "etc" / name).write_text(text.replace("root:*:", "root::"))

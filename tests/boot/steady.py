@@ -18,4 +18,4 @@ with Link(sys.argv[1], baud=921600, rate_hz=1000.0) as link:
     seconds = time.monotonic() - begun_s
     status = link.board_status
     counts = asdict(link.statistics)
-json.dump({"rate_hz": n / seconds, "board_rx_bad": status.n_rx_bad, **counts}, sys.stdout)
+json.dump({"measured_hz": n / seconds, "board_rx_bad": status.n_rx_bad, **counts}, sys.stdout)
