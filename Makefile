@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak boot-arm64 test-pythons clean
+  link-soak boot-arm64 test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -63,6 +63,16 @@ test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 
 test-python-%: .venv-%/ready
 	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
+
+# What an installation has in it: packages, versions, licences, as CycloneDX.
+sbom: .venv-sbom/ready
+	mkdir -p dist
+	.venv-sbom/bin/python deploy/sbom.py -o dist/edge-gru.cdx.json
+
+.venv-sbom/ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip .venv-sbom
+	$(PYTHON) -m pip --python .venv-sbom/bin/python install --quiet '.[onnxruntime,signed]'
+	touch $@
 
 # The C part of the native engine: build it in place, for the environment of the tests.
 SETUP := .venv/bin/python -c 'from setuptools import setup; setup()' --quiet

@@ -13,6 +13,7 @@ from edge_gru.errors import (
     InputShapeError,
     ModelError,
     StateMismatchError,
+    StoreError,
 )
 from edge_gru.predictor import GapPolicy, Prediction, Predictor
 from edge_gru.state import State
@@ -35,6 +36,7 @@ __all__ = [
     "Predictor",
     "State",
     "StateMismatchError",
+    "StoreError",
     "__version__",
     "load",
 ]

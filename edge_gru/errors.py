@@ -34,6 +34,10 @@ class ConfigError(EdgeGruError, ValueError):
     """A setting is unknown, missing or out of its range."""
 
 
+class StoreError(EdgeGruError, RuntimeError):
+    """A bundle may not be put on this device, or the store cannot do what it was asked."""
+
+
 class ModelError(EdgeGruError, ValueError):
     """A trained model cannot become a step graph, or the step graph is not equal to it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,18 @@ class Predictor:
         if self._n_steps:
             self.statistics.resets_epoch += 1
         self._clear()
+
+    def continue_from(self, earlier: Predictor) -> None:
+        """Continue the stream of another predictor with its state.
+
+        Raises:
+            StateMismatchError: the state is none that this engine's model can have; it starts anew.
+        """
+        state = replace(earlier._engine.save_state(0), model_hash=self._engine.model_hash)
+        self._engine.load_state(0, state)
+        self._n_steps = earlier._n_steps
+        self._n_missing = earlier._n_missing
+        self._last_t_s = earlier._last_t_s
 
     def push(self, sample: Sample) -> Prediction | None:
         """Predict from ``sample`` and all samples since the state was last cleared.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from edge_gru.engines.base import Engine
 from edge_gru.engines.golden import GoldenResult
+from edge_gru.errors import StateMismatchError
 from edge_gru.predictor import Prediction, Predictor
 from edge_gru.service.alerts import AlertRule
 from edge_gru.service.config import RunConfig
@@ -50,6 +51,7 @@ class Pipeline:
         golden: GoldenResult,
         *,
         emit: Callable[[Event], None],
+        observe: Callable[[Prediction], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         manifest = engine.manifest
@@ -58,6 +60,7 @@ class Pipeline:
         self._golden = golden
         self._manifest = manifest
         self._emit = emit
+        self._observe = observe
         self._clock = clock
         self._labels = manifest.labels if len(manifest.labels) == manifest.n_out else ()
         self._rules = [AlertRule(alert, manifest.outputs) for alert in manifest.alerts]
@@ -75,6 +78,24 @@ class Pipeline:
         self._n_dropped = 0
         self._has_warned = False
         self._saturated: set[str] = set()  # channels warned of
+
+    def continue_from(self, earlier: Pipeline, continues: Collection[str]) -> None:
+        """Go on where another pipeline stopped, between two samples of one stream.
+
+        The state goes along if its model is among ``continues`` and it fits; else this one warms
+        up. Counters begin anew.
+        """
+        self._n_dropped = earlier._n_dropped
+        if self._rate_hz is None and earlier._rate_hz is not None:
+            self._rate_hz = earlier._rate_hz
+            self._predictor = self._new_predictor()
+        if earlier._engine.model_hash not in {self._engine.model_hash, *continues}:
+            _log.info("the new model does not know the state of the one before: it warms up")
+            return
+        try:
+            self._predictor.continue_from(earlier._predictor)
+        except StateMismatchError as error:
+            _log.warning("the state of the model before does not fit: %s", error)
 
     def start(self) -> None:
         """Emit what serves from here on."""
@@ -208,6 +229,8 @@ class Pipeline:
                 continue
             latency_us = (clock() - sample.read_s) * 1e6
             add_latency(latency_us)
+            if self._observe is not None:
+                self._observe(prediction)
             self._publish(prediction, latency_us)
 
     def _publish(self, prediction: Prediction, latency_us: float) -> None:
