@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge_gru.engines.golden import GoldenVectors
-from edge_gru.engines.select import open_proven
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError
 from edge_gru.predictor import Prediction
 from edge_gru.service.config import RunConfig
-from edge_gru.service.models import BundleStatus, Model
+from edge_gru.service.models import BundleStatus, Model, open_model
 from edge_gru.service.statistics import Summary
 from edge_gru.store import Candidate, Store, Trial, TrialJudge, TrialLimits
 from edge_gru.store.store import whole
@@ -186,14 +185,15 @@ class StoredModels:
     def _open(self, candidate: Candidate) -> _Opened:
         config = self._config
         source = whole(candidate).source
-        engine, golden = open_proven(config.engine, source, precision=config.precision)
+        model = open_model(source, config, candidate.entry.continues)
+        engine = model.engine
         vectors = GoldenVectors.read(source.part(GOLDEN), engine.manifest, engine.precision)
         limits = TrialLimits(
             n_constant=None if _repeats(vectors.stream_y.tolist()) else N_CONSTANT,
             p99_us=config.trial_p99_us,
         )
         judge = None if candidate.trial is None else TrialJudge(limits)
-        return _Opened(candidate, Model(engine, golden, candidate.entry.continues), judge)
+        return _Opened(candidate, model, judge)
 
     def _open_earlier(self, candidate: Candidate, error: EdgeGruError) -> _Opened:
         """Open the bundle before one that cannot serve, and give that one up.
