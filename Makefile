@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak tensorrt-parse tensorrt-signatures test-gpu mutants test-pythons sbom clean
+  link-soak boot-arm64 tensorrt-parse tensorrt-signatures test-gpu mutants test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -54,6 +54,10 @@ link-throughput: .venv/ready
 # Ten million spoilt frames, and a day of a stream in minutes.
 link-soak: .venv/ready
 	.venv/bin/python tests/firmware_bridge/soak.py
+
+# As root: deploy/ on an emulated arm64 Debian with an emulated USB adapter; install, run, hot-plug.
+boot-arm64: .venv/ready
+	.venv/bin/python -m tests.boot.boot_arm64
 
 # What the TensorRT engine calls, against NVIDIA's own bindings and runtimes: downloads them.
 TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106

@@ -62,7 +62,9 @@ Examples:
 @click.option("--health", "health_s", type=float, metavar="S", help="Between health events [60].")
 @click.option("--health-file", help="For `edge-gru status` [health.json in RUNTIME_DIRECTORY].")
 @click.option("--check", is_flag=True, help="Print the settings that would be used, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary on stderr as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, last line of stderr."
+)
 def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     """Predict live from a serial port, one prediction per sample.
 
@@ -79,7 +81,6 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     summary, wants_restart = _run(config)
     while wants_restart:  # a bundle of the store reads other channels
         summary, wants_restart = _run(config)
-    _print_summary(summary, as_json=as_json)
     if summary.dropped_events:
         places = ", ".join(config.outputs)
         click.echo(
@@ -87,6 +88,8 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
             "check its space and its reader",
             err=True,
         )
+    _print_summary(summary, as_json=as_json)
+    if summary.dropped_events:
         click.get_current_context().exit(1)
 
 
