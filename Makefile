@@ -4,7 +4,8 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak boot-arm64 flash-boot deb-test wheels-test test-pythons sbom clean
+  link-soak boot-arm64 flash-boot deb-test wheels-test tensorrt-parse tensorrt-signatures test-gpu \
+  mutants test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -31,6 +32,11 @@ accuracy: .venv/ready
 # Every kind of model that the importers take, against itself over 1,000 steps from a random state.
 importers: .venv/ready
 	.venv/bin/python tests/quantization/importers/matrix.py
+
+# Every step graph in NVIDIA's ONNX parser and builder, on the CPU: their licence, 170 MB, x86-64.
+tensorrt-parse: .venv/ready
+	.venv/bin/python tests/quantization/tensorrt/check_graphs.py
+	.venv/bin/python -m pytest tests/quantization/tensorrt
 
 # The example firmware on an emulated board, ten minutes at 1 kHz; and the library's fuzzer, as long.
 BOARD_S ?= 600
@@ -67,6 +73,25 @@ flash-boot: .venv/ready
 # From the package index: the wheels of every Python that a board may have.
 wheels-test: .venv/ready
 	EDGE_GRU_TEST_INDEX=1 .venv/bin/python -m pytest -q -s tests/edge_gru/shipping/test_wheels.py
+
+# What the TensorRT engine calls, against NVIDIA's own bindings and runtimes: downloads them.
+TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
+
+tensorrt-signatures: .venv/ready
+	EDGE_GRU_TENSORRT_VERSIONS="$(TENSORRT_VERSIONS)" \
+	    .venv/bin/python -m pytest tests/tensorrt_bindings -v
+
+# The suites over all engines on a board's own TensorRT instead of a fake.
+test-gpu: .venv/ready
+	EDGE_GRU_REAL_GPU=1 .venv/bin/python -m pytest -k tensorrt \
+	    tests/edge_gru/engines/test_contract.py tests/edge_gru/engines/test_golden.py
+
+# Breaks the TensorRT engine in every small way, and lists what no test sees: an hour.
+# MUTATE names some of its modules, as in MUTATE="cache folder".
+MUTATE ?=
+
+mutants: .venv/ready
+	PYTHONPATH=. .venv/bin/python tests/edge_gru/engines/tensorrt/mutants.py $(MUTATE)
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
@@ -198,4 +223,4 @@ build/roof: quantization/benchmark/roof.c
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .cache build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,9 @@ from edge_gru.version import __version__
 
 VERBS = {
     "bundle": VerbRow("edge_gru.cli.bundle", "Install signed bundles on this device, and go back."),
+    "compile": VerbRow("edge_gru.cli.compile", "Build TensorRT plans, and measure all engines."),
     "convert": VerbRow("edge_gru.cli.convert", "Make a table of a recording."),
+    "doctor": VerbRow("edge_gru.cli.doctor", "Look at what this machine has and lacks."),
     "firmware": VerbRow("edge_gru.cli.firmware", "Write a board's program for a model."),
     "inspect": VerbRow("edge_gru.cli.inspect", "Show what is in a bundle."),
     "keys": VerbRow("edge_gru.cli.keys", "Make keys, sign bundles, check signatures."),

@@ -3,6 +3,7 @@
 from edge_gru.service.config import RunConfig, make_config, read_settings
 from edge_gru.service.events import (
     AlertEvent,
+    EngineEvent,
     EpochEvent,
     Event,
     GapEvent,
@@ -23,6 +24,7 @@ from edge_gru.service.stored_models import StoredModels
 __all__ = [
     "AlertEvent",
     "BundleStatus",
+    "EngineEvent",
     "EpochEvent",
     "Event",
     "FileSink",

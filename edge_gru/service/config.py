@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edge_gru.engines.select import AUTO
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.values import BadValues
@@ -95,10 +97,7 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         key = where.strip(".`") or "settings"
         got = settings.get(key.split("[")[0])
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
-    if config.format not in FORMATS:
-        raise ConfigError(
-            f"{origin}: expected one of the formats {', '.join(FORMATS)}; got {config.format!r}"
-        )
+    _check_names(config, origin)
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
             f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "
@@ -116,6 +115,19 @@ def _check_model(settings: Mapping[str, Any], origin: str) -> None:
         )
     if n_given > 1:
         raise ConfigError(f"{origin}: expected a bundle or a store, got both; leave one out")
+
+
+def _check_names(config: RunConfig, origin: str) -> None:
+    """Refuse an engine or a format that there is not."""
+    engines = (AUTO, *ENGINES)
+    if config.engine not in engines:
+        raise ConfigError(
+            f"{origin}: expected an engine of {', '.join(engines)}, got {config.engine!r}"
+        )
+    if config.format not in FORMATS:
+        raise ConfigError(
+            f"{origin}: expected one of the formats {', '.join(FORMATS)}; got {config.format!r}"
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

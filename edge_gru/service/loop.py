@@ -19,6 +19,7 @@ from edge_gru.service.models import BundleStatus, FileModels, Model, Models
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
+from edge_gru.service.standby import Standby
 from edge_gru.service.statistics import Summary
 from firmware_bridge.errors import PortError
 from firmware_bridge.link import Link, LinkStatistics
@@ -105,6 +106,7 @@ class Service:
         self._clock = clock
         self._engines = ExitStack()
         self._link: ItemSource | None = None
+        self._standby: Standby | None = None
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -154,7 +156,7 @@ class Service:
             if self._is_stopping:  # stopped while there was no link yet
                 link.stop()
             self._notifier.ready()
-            pipeline.start()
+            self._begin(pipeline)
             pipeline = self._loop(link, pipeline)
             self._notifier.stopping()
             _log.info("reading has ended; all that was read is predicted")
@@ -164,15 +166,28 @@ class Service:
             return summary
 
     def _pipeline(self, model: Model) -> Pipeline:
-        self._engines.enter_context(model.engine)
-        return Pipeline(
+        engines = self._engines
+        engines.callback(model.engine.close)  # closing twice is fine
+        pipeline = Pipeline(
             self._config,
             model.engine,
             model.golden,
             emit=self._emit,
             observe=self._models.observe,
             clock=self._clock,
+            open_spare=model.open_spare,
         )
+        engines.callback(pipeline.close)
+        self._standby = None
+        if model.upgrade is not None:
+            self._standby = Standby(model.upgrade, progress=self._tell_progress)
+            engines.callback(self._standby.stop)
+        return pipeline
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        pipeline.start()
+        if self._standby is not None:
+            self._standby.start()
 
     def _loop(self, link: ItemSource, pipeline: Pipeline) -> Pipeline:
         """Predict until the link has ended; return what predicted last."""
@@ -186,11 +201,13 @@ class Service:
                 pipeline.process(item, link.statistics.overrun_samples)
             elif link.finished:
                 return pipeline
+            self._take_over(pipeline)
             now_s = clock()
             if flush.is_due(now_s):
                 self._flush()
             if alive.is_due(now_s):
                 self._notifier.alive()
+                pipeline.checkpoint()
                 self._look(self._summary(link, pipeline))
                 pipeline = self._follow(link, pipeline)
             if health.is_due(now_s):
@@ -214,7 +231,7 @@ class Service:
             successor = self._pipeline(model)
             successor.continue_from(pipeline, model.continues)
         self._answer_board(link, model.manifest)
-        successor.start()
+        self._begin(successor)
         return successor
 
     def _answer_board(self, link: ItemSource, manifest: Manifest) -> None:
@@ -223,6 +240,14 @@ class Service:
             return
         others = [sink for sink in self._sinks if not isinstance(sink, BoardSink)]
         self._sinks = (*others, _board_sink(link, manifest))
+
+    def _take_over(self, pipeline: Pipeline) -> None:
+        better = None if self._standby is None else self._standby.poll()
+        if better is not None:
+            pipeline.take_over(better)
+
+    def _tell_progress(self, stage: str, share: float) -> None:
+        self._notifier.status(f"predicting; building a faster engine: {stage}, {share:.0%}")
 
     def _summary(self, link: ItemSource, pipeline: Pipeline) -> Summary:
         return pipeline.summary(link.statistics, n_dropped_events=self._n_dropped_events())

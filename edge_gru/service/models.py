@@ -3,32 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from edge_gru.bundle import load
-from edge_gru.engines.base import Engine
+from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.golden import GoldenResult
-from edge_gru.engines.select import open_proven
+from edge_gru.engines.upgrade import Upgrade, open_ready, start
 from edge_gru.manifest import Manifest
 from edge_gru.predictor import Prediction
 from edge_gru.service.config import RunConfig
+from edge_gru.service.seat import OpenSpare
 from edge_gru.service.statistics import Summary
 
 
 @dataclass(frozen=True)
 class Model:
-    """A proven engine; ``continues`` are hashes of models whose state it may go on from."""
+    """A proven engine, and what may take its place.
+
+    ``open_spare`` opens one that goes on should it be lost, ``upgrade`` finds a better one if there
+    may be one; ``continues`` are hashes of models whose state it may go on from.
+    """
 
     engine: Engine
     golden: GoldenResult
+    open_spare: OpenSpare
+    upgrade: Upgrade | None = None
     continues: tuple[str, ...] = ()
 
     @property
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
         return self.engine.manifest
+
+
+def open_model(source: EngineSource, config: RunConfig, continues: tuple[str, ...] = ()) -> Model:
+    """Open the engine that is asked for, or one that serves until that is built, and prove it.
+
+    Raises:
+        EngineUnavailableError: what is asked for is unknown, not installed, or cannot run this.
+        GoldenMismatchError: it does not reproduce the golden vectors.
+        BundleError: a part of the bundle is missing or broken.
+    """
+    begun = start(config.engine, source, precision=config.precision)
+    return Model(
+        begun.engine,
+        begun.golden,
+        partial(open_ready, source, config.precision),
+        begun.upgrade,
+        continues,
+    )
 
 
 class BundleStatus(msgspec.Struct, frozen=True):
@@ -77,9 +103,7 @@ class FileModels:
 
     def first(self) -> Model:
         """Open the engine and prove it."""
-        config = self._config
-        source = load(config.bundle).source
-        return Model(*open_proven(config.engine, source, precision=config.precision))
+        return open_model(load(self._config.bundle).source, self._config)
 
     def following(self) -> Model | None:
         """There is none."""

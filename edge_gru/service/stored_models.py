@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge_gru.engines.golden import GoldenVectors
-from edge_gru.engines.select import open_proven
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError
 from edge_gru.predictor import Prediction
 from edge_gru.service.config import RunConfig
-from edge_gru.service.models import BundleStatus, Model
+from edge_gru.service.models import BundleStatus, Model, open_model
 from edge_gru.service.statistics import Summary
 from edge_gru.store import Candidate, Store, Trial, TrialJudge, TrialLimits
 from edge_gru.store.store import whole
@@ -70,10 +69,7 @@ class StoredModels:
         try:
             opened = self._open(candidate)
         except EdgeGruError as error:
-            earlier = self._retreat(candidate, str(error))
-            if earlier is None:
-                raise
-            opened = self._open(earlier)
+            opened = self._open_earlier(candidate, error)
         self._worker = ThreadPoolExecutor(1, "edge-gru-store")
         return self._serve(opened)
 
@@ -189,14 +185,30 @@ class StoredModels:
     def _open(self, candidate: Candidate) -> _Opened:
         config = self._config
         source = whole(candidate).source
-        engine, golden = open_proven(config.engine, source, precision=config.precision)
+        model = open_model(source, config, candidate.entry.continues)
+        engine = model.engine
         vectors = GoldenVectors.read(source.part(GOLDEN), engine.manifest, engine.precision)
         limits = TrialLimits(
             n_constant=None if _repeats(vectors.stream_y.tolist()) else N_CONSTANT,
             p99_us=config.trial_p99_us,
         )
         judge = None if candidate.trial is None else TrialJudge(limits)
-        return _Opened(candidate, Model(engine, golden, candidate.entry.continues), judge)
+        return _Opened(candidate, model, judge)
+
+    def _open_earlier(self, candidate: Candidate, error: EdgeGruError) -> _Opened:
+        """Open the bundle before one that cannot serve, and give that one up.
+
+        Where none of them can, it is not the bundles that are at fault: nothing is given up.
+        """
+        earlier = self._store.before(candidate.folder)
+        if earlier is None:
+            raise error
+        try:
+            opened = self._open(earlier)
+        except EdgeGruError as another:
+            raise error from another
+        self._retreat(candidate, str(error))
+        return opened
 
     def _retreat(self, candidate: Candidate, reason: str) -> Candidate | None:
         """Give a bundle up; None: it stays, since there is no other."""

@@ -132,6 +132,17 @@ class Store:
         """
         return self._candidate(self._update(Ledger.confirmed))
 
+    def before(self, folder: str) -> Candidate | None:
+        """Tell what would serve if a bundle were given up; None: there is no other.
+
+        Raises:
+            StoreError: there is no store.
+        """
+        ledger = self.read()
+        if ledger.current != folder or ledger.previous is None:
+            return None
+        return self._candidate(ledger.rolled_back(""))
+
     def retreat(self, folder: str, reason: str) -> Candidate | None:
         """Give up a bundle that cannot serve and tell which one is to; None: there is no other.
 

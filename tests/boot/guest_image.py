@@ -137,6 +137,9 @@ def prepare(tree: Path, kernel_release: str) -> None:
             shutil.rmtree(path)
     for name in _FOLDERS:
         (tree / name).mkdir(parents=True, exist_ok=True)
+    if not (tree / "var/run").is_symlink():  # where D-Bus is looked for
+        shutil.rmtree(tree / "var/run", ignore_errors=True)
+        (tree / "var/run").symlink_to("/run")
     for name in ("passwd", "group"):
         text = (tree / f"usr/share/base-passwd/{name}.master").read_text()
         (tree / "etc" / name).write_text(text.replace("root:*:", "root::"))

@@ -24,6 +24,7 @@ ALWAYS = Alert("always", "y0", enter=-2.0, exit=-3.0)  # a GRU's output is above
 
 SETTINGS = f"""bundle = "model.egb"
 port = "{SENSOR}"
+baud = 921600
 wait_for_port = true
 engine = "onnxruntime"
 outputs = ["-", "board"]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from firmware_bridge import Link, SampleBlock
 
-with Link(sys.argv[1], rate_hz=1000.0) as link:
+with Link(sys.argv[1], baud=921600, rate_hz=1000.0) as link:
     begun_s = None
     n = 0
     while begun_s is None or time.monotonic() < begun_s + float(sys.argv[2]):
@@ -18,4 +18,4 @@ with Link(sys.argv[1], rate_hz=1000.0) as link:
     seconds = time.monotonic() - begun_s
     status = link.board_status
     counts = asdict(link.statistics)
-json.dump({"rate_hz": n / seconds, "board_rx_bad": status.n_rx_bad, **counts}, sys.stdout)
+json.dump({"measured_hz": n / seconds, "board_rx_bad": status.n_rx_bad, **counts}, sys.stdout)

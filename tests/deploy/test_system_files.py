@@ -172,3 +172,8 @@ SCRIPTS = [
 def test_script_is_clean_shell(deploy, tool, run, script):
     result = run(tool("shellcheck"), deploy / script)
     assert result.returncode == 0, result.stdout
+
+
+def test_plans_and_choices_have_a_folder_that_is_the_services_alone(deploy: Path) -> None:
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    assert (service["CacheDirectory"], service["CacheDirectoryMode"]) == ("edge-gru", "0700")

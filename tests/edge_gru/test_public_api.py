@@ -11,8 +11,9 @@ from edge_gru import errors
 
 PUBLIC = {
     "Bundle", "BundleError", "ConfigError", "DataError", "EdgeGruError", "Engine",
-    "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError", "InputShapeError",
-    "ModelError", "Prediction", "Predictor", "State", "StateMismatchError", "StoreError",
+    "EngineLostError", "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError",
+    "InputShapeError", "ModelError", "Prediction", "Predictor", "State", "StateMismatchError",
+    "StoreError",
     "__version__", "load",
 }  # fmt: skip
 LEAVES = [

@@ -111,6 +111,18 @@ def test_damaged_bundle_goes_back_at_the_start(store, models, signed):
     assert models.first().engine.model_hash == signed(1).bundle.hash
 
 
+def test_where_no_bundle_can_serve_none_is_given_up(store, models, signed):
+    first = store.current()
+    second, _ = store.install(signed(2), AT_ONCE)
+    for candidate in (first, second):
+        candidate.path.write_bytes(b"")
+    with pytest.raises(BundleError, match=second.folder):
+        models.first()
+    assert versions(store) == {1: "committed", 2: "committed"}
+    second.path.write_bytes(signed(2).data)
+    assert models.first().engine.model_hash == signed(2).bundle.hash
+
+
 def test_without_another_bundle_the_reason_is_told(store, models):
     store.current().path.write_bytes(b"")
     with pytest.raises(BundleError, match="truncated or no archive"):

@@ -61,6 +61,11 @@ def test_what_minisign_made_is_read_and_written_the_same():
     assert again.to_text().splitlines()[1:] == MINISIGN_SIGNATURE.splitlines()[1:]
 
 
+def test_base64_that_means_the_same_in_other_letters_is_refused():
+    with pytest.raises(ConfigError, match="expected a signature of 64 bytes"):
+        Signature.parse(MINISIGN_SIGNATURE.replace("pzDA==", "pzDB=="))
+
+
 def test_old_form_is_refused():
     with pytest.raises(ConfigError, match="sign it again without -l"):
         Signature.parse(MINISIGN_OLD_FORM)
