@@ -95,13 +95,14 @@ mutants: .venv/ready
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
+SUITES ?= tests
 PYTHONS_HERE = $(strip $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v))))
 
 test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 	@echo "tested on Python $(or $(PYTHONS_HERE),none) of $(PYTHONS)"
 
 test-python-%: .venv-%/ready
-	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
+	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow" $(SUITES)
 
 # What an installation has in it: packages, versions, licences, as CycloneDX.
 sbom: .venv-sbom/ready
