@@ -13,6 +13,7 @@ from edge_gru.errors import (
     GoldenMismatchError,
     InputShapeError,
     ModelError,
+    ShippingError,
     StateMismatchError,
     StoreError,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "ModelError",
     "Prediction",
     "Predictor",
+    "ShippingError",
     "State",
     "StateMismatchError",
     "StoreError",

@@ -221,7 +221,7 @@ def cut_power(machine: Machine, report: Report, n_cuts: int, chance: random.Rand
             if number == n_cuts:
                 break
             wanted = serving + 1
-            at_s = chance.uniform(0.0, 1.2 * install_s)
+            at_s = chance.uniform(0.0, 1.5 * install_s)  # the next one may be slower
             guest.run(f"nohup {update(wanted)} >/run/update 2>&1 &")
             time.sleep(at_s)
             report.say(f"cut {number + 1}: {at_s:.1f} s into the update to version {wanted}")

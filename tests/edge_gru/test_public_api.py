@@ -12,8 +12,8 @@ from edge_gru import errors
 PUBLIC = {
     "Bundle", "BundleError", "ConfigError", "DataError", "EdgeGruError", "Engine",
     "EngineLostError", "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError",
-    "InputShapeError", "ModelError", "Prediction", "Predictor", "State", "StateMismatchError",
-    "StoreError",
+    "InputShapeError", "ModelError", "Prediction", "Predictor", "ShippingError", "State",
+    "StateMismatchError", "StoreError",
     "__version__", "load",
 }  # fmt: skip
 LEAVES = [
