@@ -25,7 +25,8 @@ class TensorRTEngine(Engine):
     """Runs a plan of this board, from the cache or built now, with all states on the device.
 
     One stream has a plan of one row; N share a plan for 1 to N rows that is tuned for N, and run
-    all N with a mask of those that advance. Once an ``EngineLostError`` was raised, every later call raises another.
+    all N with a mask of those that advance. Once an ``EngineLostError`` was raised, every later
+    call raises another.
 
     Raises:
         EngineUnavailableError: no TensorRT, driver or GPU here; the plan cannot be built, kept or
