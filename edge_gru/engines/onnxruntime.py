@@ -198,6 +198,7 @@ class BoundStep:
             offset += size
 
     def run(self) -> None:
+        """Run one step on what the buffers hold."""
         self.session.run_with_iobinding(self._binding)
 
 

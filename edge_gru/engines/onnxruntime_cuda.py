@@ -1,4 +1,4 @@
-"""The step graph in ONNX Runtime's CUDA provider; there only where onnxruntime was built with it."""
+"""The step graph in ONNX Runtime's CUDA provider, where onnxruntime was built with it."""
 
 from __future__ import annotations
 
