@@ -281,6 +281,29 @@ def test_plan_is_looked_for_again_under_the_lock(
     assert gpu.trt.n_builds == 1
 
 
+def test_plan_that_is_there_serves_while_another_process_builds(
+    gpu: FakeGpu, plans: ModuleType, open_tiny: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_tiny().close()
+
+    def lock(*_: object) -> None:
+        raise TimeoutError("it would wait for the other")
+
+    monkeypatch.setattr(plans.PlanCache, "lock", lock)
+    open_tiny().close()
+    assert gpu.trt.n_builds == 1
+
+
+def test_plan_is_built_anew_when_told_to(
+    gpu: FakeGpu, plans: ModuleType, tiny: Bundle, cache_folder: Path
+) -> None:
+    for force in (False, True, False):
+        prepared = plans.compile_plan(tiny.source, precision="fp32", force=force)
+    assert gpu.trt.n_builds == 2
+    assert not prepared.was_built
+    assert len(entries(cache_folder)) == 1
+
+
 # Other processes.
 
 
