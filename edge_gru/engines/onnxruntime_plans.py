@@ -49,7 +49,7 @@ class ProviderPlans:
         progress: Callable[[str, float], None] | None,
         cancel: threading.Event,
     ) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()  # a build runs elsewhere
         self._progress = progress
         self._cancel = cancel
 

@@ -17,7 +17,7 @@ from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.cells import CELLS
 from edge_gru.engines.select import open_engine
-from edge_gru.engines.table import ENGINES
+from edge_gru.engines.table import ENGINES, unavailable
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import GateResult, Program, StateInfo, StepNode
 from firmware_bridge.sample import Schema
@@ -130,7 +130,7 @@ def open_or_skip(name: str, bundle: Bundle, precision: str | None, n_streams: in
     try:
         return open_engine(name, bundle.source, n_streams=n_streams, precision=precision)
     except EngineUnavailableError as error:
-        if isinstance(error.__cause__, ImportError):
+        if isinstance(error.__cause__, ImportError) or str(error) == unavailable(name):
             pytest.skip(str(error))
         raise
 

@@ -433,6 +433,20 @@ def test_plan_is_built_by_another_process(
     assert told == [("onnxruntime's TensorRT plan", 0.0), ("onnxruntime's TensorRT plan", 1.0)]
 
 
+def test_folder_may_be_given_from_here(
+    providers: Any,
+    bundle: Bundle,
+    tmp_path: Path,
+    build_as: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build_as("as it is")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGE_GRU_TENSORRT_CACHE", "from-here")
+    opened(bundle)
+    assert len(folders(tmp_path / "from-here")) == 1
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
