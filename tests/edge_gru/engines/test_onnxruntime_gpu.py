@@ -26,6 +26,7 @@ from edge_gru.errors import EngineUnavailableError, GoldenMismatchError
 onnxruntime = pytest.importorskip("onnxruntime", reason="engine onnxruntime is not installed")
 
 ENGINE_CUDA, ENGINE_TENSORRT = "onnxruntime-cuda", "onnxruntime-tensorrt"
+KINDS = ("min", "opt", "max")
 BOTH = (ENGINE_CUDA, ENGINE_TENSORRT)
 SCRIPT = Path(__file__).parent / "tensorrt" / "provider_build.py"
 
@@ -195,7 +196,7 @@ def test_tensorrt_is_told_shapes_limits_and_a_folder_of_ours(
     assert name == "TensorrtExecutionProvider"
     assert graph == bundle.parts[bundle.manifest.precisions["int8"].graphs["step"]]
     sizes = {"x": bundle.manifest.n_in, **bundle.manifest.state_sizes}
-    for kind, n in (("min", 1), ("opt", 5), ("max", 5)):
+    for kind, n in zip(KINDS, (1, 5, 5), strict=True):
         shapes = ",".join(f"{tensor}:{n}x{k}" for tensor, k in sizes.items())
         assert options.pop(f"trt_profile_{kind}_shapes") == shapes
     assert options == {
@@ -205,6 +206,15 @@ def test_tensorrt_is_told_shapes_limits_and_a_folder_of_ours(
         "trt_engine_cache_path": str(folder),
     }
     assert folder.stat().st_mode & 0o777 == plans.stat().st_mode & 0o777 == 0o700
+
+
+def test_plan_of_one_stream_takes_the_two_rows_that_an_engine_is_tried_with(
+    here: Any, bundle: Bundle, plans: Path
+) -> None:
+    opened(bundle)
+    options = here.opened[-1][1]
+    rows = [options[f"trt_profile_{kind}_shapes"].partition("x:")[2][0] for kind in KINDS]
+    assert rows == ["1", "1", "2"]
 
 
 def test_plan_is_built_once_for_each_graph_and_number_of_streams(
