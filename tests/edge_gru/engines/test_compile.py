@@ -141,7 +141,7 @@ def test_inspect_shows_the_kept_table_and_measures_when_asked(call, path, gpu, t
     assert first["engines_measured"] is None
     assert gpu.trt.n_builds == 0
     (last,) = [r for r in first["engines"] if r["engine"] == "tensorrt"]
-    assert last["reason"] == "needs a build: edge-gru compile"
+    assert last["reason"] == "needs a build: edge-gru inspect --measure"
     times["native int8"] = 1.5
     kept = json.loads(call("inspect", path, "--engines", "--json").stdout)
     assert kept["engines"] == first["engines"]
