@@ -144,6 +144,7 @@ def stop_with_a_failing_bar_and_an_event(build: ModuleType, graph: bytes) -> Non
 
     with pytest.raises(ZeroDivisionError):
         build.build_plan(graph, build.BuildOptions("fp32"), progress=progress, cancel=cancel)
+    assert cancel.is_set()  # the builder is told, too
 
 
 @pytest.mark.parametrize(
