@@ -83,7 +83,7 @@ tensorrt-signatures: .venv/ready
 
 # The suites over all engines on a board's own TensorRT instead of a fake.
 test-gpu: .venv/ready
-	EDGE_GRU_REAL_GPU=1 .venv/bin/python -m pytest -k tensorrt \
+	EDGE_GRU_REAL_GPU=1 .venv/bin/python -m pytest -k "tensorrt or cuda" \
 	    tests/edge_gru/engines/test_contract.py tests/edge_gru/engines/test_golden.py
 
 # Breaks the TensorRT engine in every small way, and lists what no test sees: an hour.

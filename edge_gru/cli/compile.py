@@ -19,7 +19,7 @@ from edge_gru.cli.tables import engine_table, new_console
 from edge_gru.engines.base import EngineSource
 from edge_gru.engines.measure import Measurement, candidates, fastest, measure
 from edge_gru.engines.select import keep
-from edge_gru.engines.table import unavailable
+from edge_gru.engines.table import ENGINES, unavailable
 from edge_gru.errors import EngineUnavailableError
 
 _TENSORRT = "tensorrt"
@@ -130,9 +130,8 @@ def verdict(rows: Sequence[Measurement], own: str) -> Iterator[str]:
             f"INT8 is slower than FP16 here: {_us(narrow):.3g} us against {_us(wide):.3g} us; at "
             "one sample a step a GPU waits for memory and launches, not for arithmetic"
         )
-    ready = [row for row in usable if row.engine != _TENSORRT]
-    if ready and best.engine != _TENSORRT:
-        gpu = min(built, key=_us)
+    if not ENGINES[best.engine].on_gpu:
+        gpu = min((row for row in usable if ENGINES[row.engine].on_gpu), key=_us)
         yield f"the GPU does not pay here: {gpu.title} takes {_us(gpu):.3g} us"
 
 

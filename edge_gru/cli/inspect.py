@@ -101,7 +101,7 @@ def _engines(source: EngineSource, precision: str | None, *, anew: bool) -> _Tab
 def _unbuilt(rows: Sequence[Measurement]) -> list[Measurement]:
     """Say of engines that were not measured how to build them, or why there are none."""
     measured = {row.engine for row in rows}
-    how = "needs a build: edge-gru compile"
+    how = "needs a build: edge-gru inspect --measure"
     return [
         Measurement(name, "", None, None, None, unavailable(name) or how)
         for name, row in ENGINES.items()

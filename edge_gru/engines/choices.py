@@ -21,7 +21,7 @@ from edge_gru.version import __version__
 _log = logging.getLogger(__name__)
 
 _CPU_FIELDS = ("model name", "flags", "CPU part", "CPU variant", "Features")
-_PACKAGES = ("numpy", "onnxruntime", "tensorrt")
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 _SETTINGS = ("EDGE_GRU_NATIVE", "EDGE_GRU_TENSORRT")
 _EXTENSION = "_native*.so"
 

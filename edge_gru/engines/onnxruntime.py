@@ -1,12 +1,13 @@
-"""The portable engine: the step graph in ONNX Runtime on the CPU, by default with one thread."""
+"""The portable engine: the step graph in ONNX Runtime, on the CPU by default with one thread."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,41 @@ _N_ROWS_TRIED = 64
 _BATCH_TOLERANCE = 0.02  # a value near a tie may round the other way; a wrong row is far off
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a graph runs: a provider of onnxruntime with its options, and the graph it takes.
+
+    A place other than the CPU takes the whole graph, or is refused.
+    """
+
+    provider: str
+    use: str  # of ``PrecisionInfo.graphs``
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is the CPU."""
+        return self.provider == "CPUExecutionProvider"
+
+
+CPU = Place("CPUExecutionProvider", "cpu")
+
+
+def require(provider: str) -> str:
+    """Make sure that this onnxruntime was built with a provider; returns its version.
+
+    Raises:
+        EngineUnavailableError: it was not.
+    """
+    if provider not in onnxruntime.get_available_providers():
+        raise EngineUnavailableError(
+            f"onnxruntime {onnxruntime.__version__} has no {provider} here; install a build of "
+            "onnxruntime-gpu for this machine, or use another engine"
+        )
+    version: str = onnxruntime.__version__
+    return version
 
 
 class OnnxRuntimeEngine(HostStateEngine):
@@ -42,13 +78,14 @@ class OnnxRuntimeEngine(HostStateEngine):
     ) -> None:
         super().__init__(source, n_streams)
         self._range = source.manifest.input_range
+        self._n_threads = n_threads
         if precision is not None:
             self.precision = source.precision(precision)
-            step = _BoundStep(source, self.precision, n_threads)
+            step = self._open(source, self.precision)
         else:
             candidates = dict.fromkeys([source.precision(None), "fp32"])
             steps = {
-                name: _BoundStep(source, name, n_threads)
+                name: self._open(source, name)
                 for name in candidates
                 if name in source.manifest.precisions
             }
@@ -56,7 +93,7 @@ class OnnxRuntimeEngine(HostStateEngine):
             step = steps[self.precision]
         self._bound = step
         self._max_rows = n_streams + 1  # the trial takes two
-        with _explained(self.precision):
+        with explained(self.precision, step.place):
             self._try_step()
             self._max_rows = self._find_max_rows()
 
@@ -65,6 +102,9 @@ class OnnxRuntimeEngine(HostStateEngine):
         if not self._is_closed:
             del self._bound
         super().close()
+
+    def _open(self, source: EngineSource, precision: str) -> BoundStep:
+        return BoundStep(source, precision, CPU, self._n_threads)
 
     def _step(self, x: Float32, out: Float32) -> None:
         bound, state = self._bound, self._state_0
@@ -117,27 +157,26 @@ class OnnxRuntimeEngine(HostStateEngine):
         return y, np.concatenate(new, axis=1)
 
 
-class _BoundStep:
+class BoundStep:
     """A session with fixed buffers for one row: write ``x`` and ``state``, run, read the others.
 
     The buffers are one-dimensional views of what is bound: numpy assigns those the fastest.
     """
 
-    def __init__(self, source: EngineSource, precision: str, n_threads: int) -> None:
+    def __init__(
+        self, source: EngineSource, precision: str, place: Place, n_threads: int = 1
+    ) -> None:
         manifest = source.manifest
-        graph = manifest.precisions[precision].graphs.get("cpu")
-        if graph is None:
-            raise EngineUnavailableError(f"the bundle has no CPU graph of precision {precision!r}")
+        self.place = place
         self.output_names = ["y", *(f"{state.name}_out" for state in manifest.states)]
         n_state = sum(manifest.state_sizes.values())
         self.x = np.zeros(manifest.n_in, np.float32)
         self.y = np.zeros(manifest.n_out, np.float32)
         self.state = np.zeros(n_state, np.float32)
         self.new_state = np.zeros(n_state, np.float32)
-        with _explained(precision):
-            self.session = onnxruntime.InferenceSession(
-                source.part(graph), session_options(n_threads), providers=["CPUExecutionProvider"]
-            )
+        graph = graph_for(source, precision, place)
+        with explained(precision, place):
+            self.session = open_session(graph, place, n_threads)
             self._binding = self.session.io_binding()
             self._bind(manifest)
             self.run()
@@ -159,7 +198,44 @@ class _BoundStep:
             offset += size
 
     def run(self) -> None:
+        """Run one step on what the buffers hold."""
         self.session.run_with_iobinding(self._binding)
+
+
+def graph_for(source: EngineSource, precision: str, place: Place) -> bytes:
+    """Take the graph of a precision that a place runs.
+
+    Raises:
+        EngineUnavailableError: the precision has none.
+        BundleError: the part is missing.
+    """
+    part = source.manifest.precisions[precision].graphs.get(place.use)
+    if part is None:
+        raise EngineUnavailableError(
+            f"the bundle has no {place.use} graph of precision {precision!r}; pack it again"
+        )
+    return source.part(part)
+
+
+def open_session(graph: bytes, place: Place, n_threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open a session that runs all of a graph in one place.
+
+    Raises whatever onnxruntime does of a graph, and EngineUnavailableError where it would run it
+    elsewhere without a word.
+    """
+    options = session_options(n_threads)
+    if not place.is_cpu:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = onnxruntime.InferenceSession(
+        graph, options, providers=[(place.provider, dict(place.options))], enable_fallback=0
+    )
+    used = session.get_providers()[0]
+    if used != place.provider:
+        raise EngineUnavailableError(
+            f"expected onnxruntime to run in its {place.provider}, got {used}; install the CUDA, "
+            "cuDNN and TensorRT that this onnxruntime was built for, or use another engine"
+        )
+    return session
 
 
 def session_options(n_threads: int) -> onnxruntime.SessionOptions:
@@ -172,7 +248,7 @@ def session_options(n_threads: int) -> onnxruntime.SessionOptions:
 
 
 @contextmanager
-def _explained(precision: str) -> Iterator[None]:
+def explained(precision: str, place: Place) -> Iterator[None]:
     """Turn whatever onnxruntime raises of a graph into one sentence."""
     try:
         yield
@@ -180,13 +256,16 @@ def _explained(precision: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = str(error).partition("\n")[0]
+        where, advice = ("", "pack the model again")
+        if not place.is_cpu:
+            where, advice = (f" in its {place.provider}", "use another engine")
         raise EngineUnavailableError(
-            f"onnxruntime cannot run the {precision} graph of this bundle ({cause}); "
-            "pack the model again"
+            f"onnxruntime cannot run the {precision} graph of this bundle{where} ({cause}); "
+            f"{advice}"
         ) from error
 
 
-def _fastest(steps: dict[str, _BoundStep]) -> str:
+def _fastest(steps: dict[str, BoundStep]) -> str:
     """Time in interleaved rounds; the first name wins unless another is clearly faster."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(_N_ROUNDS):

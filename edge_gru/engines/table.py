@@ -15,6 +15,8 @@ from edge_gru.engines.tensorrt import INSTALL as TENSORRT
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
 
+ONNXRUNTIME_GPU = "install a build of onnxruntime-gpu for this machine"
+
 
 @dataclass(frozen=True)
 class EngineRow:
@@ -30,6 +32,7 @@ class EngineRow:
     serves: bool  # False: a definition to compare with, chosen by "auto" only if nothing else works
     needs_build: bool = False
     alternatives: tuple[str, ...] = ()
+    on_gpu: bool = False
 
 
 ENGINES = {
@@ -50,6 +53,23 @@ ENGINES = {
         serves=True,
         alternatives=("fp32",),
     ),
+    "onnxruntime-cuda": EngineRow(
+        "edge_gru.engines.onnxruntime_cuda",
+        "OnnxRuntimeCudaEngine",
+        ONNXRUNTIME_GPU,
+        serves=True,
+        alternatives=("fp16", "fp32"),
+        on_gpu=True,
+    ),
+    "onnxruntime-tensorrt": EngineRow(
+        "edge_gru.engines.onnxruntime_tensorrt",
+        "OnnxRuntimeTensorRTEngine",
+        ONNXRUNTIME_GPU,
+        serves=True,
+        needs_build=True,
+        alternatives=("fp16", "fp32"),
+        on_gpu=True,
+    ),
     "tensorrt": EngineRow(
         "edge_gru.engines.tensorrt.engine",
         "TensorRTEngine",
@@ -57,6 +77,7 @@ ENGINES = {
         serves=True,
         needs_build=True,
         alternatives=("fp16", "fp32"),
+        on_gpu=True,
     ),
 }
 

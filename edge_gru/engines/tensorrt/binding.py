@@ -26,7 +26,7 @@ _LEVELS = {  # TensorRT calls "info" what others call "debug"
     trt.ILogger.ERROR: logging.ERROR,
     trt.ILogger.WARNING: logging.WARNING,
     trt.ILogger.INFO: logging.DEBUG,
-    trt.ILogger.VERBOSE: logging.NOTSET,
+    trt.ILogger.VERBOSE: logging.NOTSET,  # which nothing ever shows
 }
 
 _log = logging.getLogger(__name__)
@@ -66,8 +66,6 @@ class Log(trt.ILogger):
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """Take one message; called by any thread of TensorRT's."""
         level = _LEVELS.get(severity, logging.NOTSET)
-        if level == logging.NOTSET:
-            return
         if level >= logging.WARNING:
             self._kept.append((level, msg))
         # An error is told again by whoever sees the call fail.

@@ -56,7 +56,7 @@ _CANDIDATES = (
     "/usr/local/cuda/lib64/libcudart.so.13",
 )
 _DEVICE = 0
-_HOST_PORTABLE_AND_MAPPED = 1 | 2
+_HOST_PORTABLE_AND_MAPPED = 3  # cudaHostAllocPortable 1, Mapped 2
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
 _N_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # cudaDeviceAttr

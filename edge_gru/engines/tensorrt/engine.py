@@ -24,8 +24,9 @@ _FIRST = np.zeros(1, np.int32)
 class TensorRTEngine(Engine):
     """Runs a plan of this board, from the cache or built now, with all states on the device.
 
-    One stream has a plan of its own; several share one of exactly that many rows, with a mask of
-    those that advance. Once an ``EngineLostError`` was raised, every later call raises another.
+    One stream has a plan of one row; N share a plan for 1 to N rows that is tuned for N, and run
+    all N with a mask of those that advance. Once an ``EngineLostError`` was raised, every later
+    call raises another.
 
     Raises:
         EngineUnavailableError: no TensorRT, driver or GPU here; the plan cannot be built, kept or

@@ -41,7 +41,7 @@ def compile_plan(
     cancel: threading.Event | None = None,
     force: bool = False,
 ) -> Prepared:
-    """Make sure that a plan for so many streams is in the cache; ``was_built`` if it was not.
+    """Make sure that a plan for 1 to ``n_streams`` is in the cache; ``was_built`` if it was not.
 
     ``force`` builds it anew, whatever is there.
 
@@ -78,7 +78,8 @@ def prepare(
     """
     options = BuildOptions(
         precision,
-        *(n_streams,) * 3,
+        opt_batch=n_streams,
+        max_batch=n_streams,
         workspace_bytes=settings.workspace_bytes,
         optimization_level=settings.optimization_level,
         verbosity=settings.detail,

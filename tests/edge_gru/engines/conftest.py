@@ -17,6 +17,7 @@ from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.cells import CELLS
 from edge_gru.engines.select import open_engine
+from edge_gru.engines.table import ENGINES, unavailable
 from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import GateResult, Program, StateInfo, StepNode
 from firmware_bridge.sample import Schema
@@ -129,13 +130,25 @@ def open_or_skip(name: str, bundle: Bundle, precision: str | None, n_streams: in
     try:
         return open_engine(name, bundle.source, n_streams=n_streams, precision=precision)
     except EngineUnavailableError as error:
-        if isinstance(error.__cause__, ImportError):
+        if isinstance(error.__cause__, ImportError) or str(error) == unavailable(name):
             pytest.skip(str(error))
         raise
 
 
 sys.path.insert(0, str(Path(__file__).parent / "tensorrt"))
 fakes = importlib.import_module("fake_gpu")
+
+
+ON_GPU = {name for name, row in ENGINES.items() if row.on_gpu}
+
+
+@pytest.fixture
+def providers(gpu: fakes.FakeGpu) -> Iterator[object]:
+    """An onnxruntime that was built for GPUs; it must be told all that a real one needs."""
+    doubles = pytest.importorskip("onnxruntime") and importlib.import_module("fake_providers")
+    with doubles.fake_providers() as found:
+        yield found
+    assert found.faults == []
 
 
 @pytest.fixture
@@ -151,19 +164,23 @@ def _gpu_for_tensorrt(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Let the suites over all engines run TensorRT on a fake, or on a board's own if told so.
+    """Let the suites over all engines run those of a GPU on fakes, or on a board's own if told so.
 
     They share their plans: what is built, and when, has tests of its own.
     """
     callspec = getattr(request.node, "callspec", None)
     names = [v for v in callspec.params.values() if isinstance(v, str)] if callspec else []
-    if "tensorrt" not in names or os.environ.get("EDGE_GRU_REAL_GPU"):
+    if not ON_GPU & {*names} or os.environ.get("EDGE_GRU_REAL_GPU"):
         yield
         return
     plans = tmp_path_factory.getbasetemp() / "plans"
     monkeypatch.setenv("EDGE_GRU_TENSORRT_CACHE", str(plans))
     gpu = request.getfixturevalue("gpu")
-    yield
+    if not ON_GPU & {*names} - {"tensorrt"}:
+        yield
+    else:
+        request.getfixturevalue("providers").build_in_this_process(monkeypatch)
+        yield
     assert gpu.cuda.faults == []
 
 

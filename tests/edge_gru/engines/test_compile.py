@@ -128,6 +128,12 @@ def test_the_verdict_names_the_fastest_and_what_does_not_pay():
     ]
     assert list(verdict(rows, "int8")) == ["fastest here: tensorrt int8, 40 us a step"]
     assert list(verdict([], "int8")) == []
+    rows = [row("native", "fp32", 90.0), row("tensorrt", "fp32", 48.0)]
+    others = [row("onnxruntime-cuda", "fp32", 40.0), row("onnxruntime-tensorrt", "fp32", 30.0)]
+    (only,) = verdict([*rows, *others], "fp32")
+    assert only == "fastest here: onnxruntime-tensorrt fp32, 30 us a step"
+    *_, gpu = verdict([row("native", "fp32", 5.0), *rows[1:], *others], "fp32")
+    assert gpu == "the GPU does not pay here: onnxruntime-tensorrt fp32 takes 30 us"
 
 
 def test_inspect_shows_the_kept_table_and_measures_when_asked(call, path, gpu, times):
@@ -135,7 +141,7 @@ def test_inspect_shows_the_kept_table_and_measures_when_asked(call, path, gpu, t
     assert first["engines_measured"] is None
     assert gpu.trt.n_builds == 0
     (last,) = [r for r in first["engines"] if r["engine"] == "tensorrt"]
-    assert last["reason"] == "needs a build: edge-gru compile"
+    assert last["reason"] == "needs a build: edge-gru inspect --measure"
     times["native int8"] = 1.5
     kept = json.loads(call("inspect", path, "--engines", "--json").stdout)
     assert kept["engines"] == first["engines"]

@@ -217,7 +217,7 @@ def test_missing_graph_is_named(bundle: Bundle) -> None:
 def test_precision_without_a_cpu_graph_is_refused(bundle: Bundle) -> None:
     bare = {"fp32": msgspec.structs.replace(bundle.manifest.precisions["fp32"], graphs={})}
     manifest = msgspec.structs.replace(bundle.manifest, precisions=bare, default_precision="fp32")
-    with pytest.raises(EngineUnavailableError, match="no CPU graph of precision 'fp32'"):
+    with pytest.raises(EngineUnavailableError, match="no cpu graph of precision 'fp32'"):
         open_engine("onnxruntime", EngineSource(manifest, bundle.parts))
 
 

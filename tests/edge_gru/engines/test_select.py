@@ -46,7 +46,7 @@ def impossible(bundle: Bundle) -> EngineSource:
 def test_unknown_engine_lists_what_there_is(bundle: Bundle) -> None:
     with pytest.raises(
         EngineUnavailableError,
-        match=r"auto, reference, native, onnxruntime, tensorrt, got 'tensorflow'",
+        match=rf"of auto, {', '.join(ENGINES)}, got 'tensorflow'",
     ):
         bundle.open("tensorflow")
 

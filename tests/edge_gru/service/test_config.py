@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.config import make_config, read_settings
@@ -23,7 +24,7 @@ def test_defaults_need_only_bundle_and_port():
     [
         (
             {"engine": "tensort"},
-            "expected an engine of auto, reference, native, onnxruntime, tensorrt, got 'tensort'",
+            f"expected an engine of auto, {', '.join(ENGINES)}, got 'tensort'",
         ),
         ({"baudd": 1}, "unknown key 'baudd'; did you mean 'baud'"),
         ({"zzz": 1}, "unknown key 'zzz'; expected one of bundle, port, format"),

@@ -180,7 +180,9 @@ class FakeCuda:
 
     def _make_library(self) -> Any:
         class Library:
-            pass
+            """Has addresses alone: who holds it keeps what is there, however late it is closed."""
+
+            keeps = self._keep
 
         library = Library()
         for name, types in SIGNATURES.items():

@@ -78,7 +78,7 @@ def main(modules: list[str]) -> int:
             if is_killed(module, path, code):
                 continue
             n_survived += 1
-            is_explained = f"`{what}`" in explained
+            is_explained = f"`{what}`".replace("|", r"\|") in explained  # in a cell of a table
             n_unexplained += not is_explained
             print(f"{module}.py:{line}: {'' if is_explained else 'UNEXPLAINED '}{what}", flush=True)
         print(f"{module}: {n_mutants} mutants, {n_survived} survived", flush=True)

@@ -111,3 +111,13 @@ def test_only_the_last_messages_are_kept(binding: ModuleType, gpu: FakeGpu) -> N
     for k in range(1000):
         log.log(gpu.module.ILogger.ERROR, str(k))
     assert log.messages() == tuple(str(k) for k in range(950, 1000))
+
+
+def test_what_is_not_handed_on_stays_where_everything_is_logged(
+    binding: ModuleType, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.NOTSET)
+    caplog.set_level(logging.NOTSET, "edge_gru.engines.tensorrt.binding")
+    log = binding.Log()
+    log.log(gpu.module.ILogger.VERBOSE, "every tactic there is")
+    assert caplog.text == ""

@@ -68,3 +68,8 @@ def test_another_board_is_measured_anew(
     before = choices._surroundings()
     (root / name).write_text(FILES[name].replace("2", "3").replace("Nano", "NX"))
     assert choices._surroundings() != before
+
+
+def test_name_of_another_encoding_is_read(root: Path) -> None:
+    (root / "proc/device-tree/model").write_bytes(b"Carrier \xb5 board\0")
+    assert Board.read(root).name == "Carrier \ufffd board"

@@ -117,6 +117,14 @@ def test_steps_beyond_those_announced_are_no_more_than_all(gpu: FakeGpu, build: 
     ]
 
 
+def test_phase_of_one_step_is_done_after_it(gpu: FakeGpu, build: ModuleType) -> None:
+    reports: SimpleQueue = SimpleQueue()
+    monitor = build._Monitor(reports, threading.Event())
+    monitor.phase_start("Build", None, 1)
+    monitor.step_complete("Build", 0)
+    assert [reports.get(), reports.get()] == [("Build", 0.0), ("Build", 1.0)]
+
+
 def stop_with_progress(build: ModuleType, graph: bytes) -> None:
     def progress(stage: str, done: float) -> None:
         raise ZeroDivisionError
@@ -140,10 +148,11 @@ def stop_with_a_failing_bar_and_an_event(build: ModuleType, graph: bytes) -> Non
     cancel = threading.Event()
 
     def progress(stage: str, done: float) -> None:
-        raise ZeroDivisionError
+        raise KeyboardInterrupt
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KeyboardInterrupt):
         build.build_plan(graph, build.BuildOptions("fp32"), progress=progress, cancel=cancel)
+    assert cancel.is_set()  # the builder is told, too
 
 
 @pytest.mark.parametrize(

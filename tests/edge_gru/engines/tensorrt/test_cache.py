@@ -115,6 +115,15 @@ def test_plan_that_differs_in_a_field_is_not_used_and_the_field_is_named(
     assert caplog.text.count(" was ") == (field not in NEW_PURPOSE)
 
 
+def test_all_fields_that_differ_are_named(
+    stored: PlanCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert stored.find(changed(KEY, cuda_runtime=13000, cuda_driver=13020)) is None
+    said = "fit any more: cuda_runtime was 12060, is 13000; cuda_driver was 12060, is 13020"
+    assert caplog.messages[-1].endswith(said)
+
+
 @pytest.mark.parametrize("field", OTHERS)
 def test_plan_under_the_name_of_another_is_not_used(
     stored: PlanCache, path: Path, caplog: pytest.LogCaptureFixture, field: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from types import SimpleNamespace
 
 import pytest
 from fake_cuda import SIGNATURES, FakeCuda
@@ -186,3 +187,23 @@ def test_what_cannot_be_freed_is_logged(
     fake.fail("cudaStreamDestroy", 1)
     cuda.destroy_stream(stream)
     assert "cudaStreamDestroy: cudaError1 (1)" in caplog.text
+
+
+def test_wait_that_was_settled_before_leaves_no_error_behind(fake: FakeCuda) -> None:
+    """TensorRT would find it, and take it for its own."""
+    fake.flags, fake.gpu_work_began = 1, True
+    Cuda(fake.library).start(4)
+    assert fake.flags == 1
+    assert fake.library.cudaGetLastError() == 0
+
+
+def test_recording_without_a_graph_is_none(cuda: Cuda) -> None:
+    cuda._library = SimpleNamespace(cudaStreamEndCapture=lambda *_: 0)
+    assert cuda.end_capture(1) == 0
+
+
+def test_texts_of_another_encoding_are_told(cuda: Cuda, fake: FakeCuda) -> None:
+    fake._texts[2] = ctypes.create_string_buffer(b"m\xe9moire")
+    fake.fail_name = "cudaMalloc"
+    with pytest.raises(EngineUnavailableError, match="cudaMalloc: m\ufffdmoire"):
+        cuda.allocate(1)

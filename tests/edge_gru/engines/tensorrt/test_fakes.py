@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import inspect
 import re
 from collections.abc import Callable
@@ -257,3 +258,11 @@ def test_work_of_a_spoilt_gpu_is_not_done_and_every_call_says_so(
     address = ctypes.c_void_p()
     assert fake.library.cudaMalloc(ctypes.byref(address), 8) == 700
     assert fake.library.cudaGetLastError() == 700
+
+
+def test_library_outlives_its_fake() -> None:
+    """An engine that nobody closed is closed by the collector, when its fake is long gone."""
+    cuda = Cuda(FakeCuda().library)
+    gc.collect()
+    cuda.start(4)
+    cuda.free(cuda.allocate(8))

@@ -56,7 +56,25 @@ def test_one_stream_has_no_mask_and_several_have_one(gpu: FakeGpu, open_tiny: Op
     one, five = (facts["profile"] for facts in gpu.trt.built_with)
     assert "active" not in one
     assert one["x"] == [[1, 3]] * 3
-    assert five["active"] == [[5, 1]] * 3
+    assert five["active"] == [[1, 1], [5, 1], [5, 1]]
+
+
+def test_plan_of_several_streams_takes_fewer_and_is_tuned_for_all(
+    gpu: FakeGpu, plans: ModuleType, tiny: Bundle, cache_folder: Path
+) -> None:
+    prepared = plans.compile_plan(tiny.source, n_streams=5, precision="fp32")
+    key = prepared.cached.info.key
+    assert (key.min_batch, key.opt_batch, key.max_batch) == (1, 5, 5)
+    (facts,) = gpu.trt.built_with
+    assert facts["profile"].keys() == {"x", "active", *tiny.manifest.state_sizes}
+    for low, best, high in facts["profile"].values():
+        assert [low[0], best[0], high[0]] == [1, 5, 5]
+        assert low[1:] == best[1:] == high[1:]
+    context = prepared.engine.create_execution_context()
+    assert all(context.set_input_shape("x", (n, 3)) for n in (1, 3, 5))
+    gpu.assert_clean()
+    assert not context.set_input_shape("x", (6, 3))
+    assert gpu.cuda.faults == ["x of shape (6, 3) is outside the profile"]
 
 
 def test_settings_reach_the_builder_and_the_key(
@@ -261,6 +279,29 @@ def test_plan_is_looked_for_again_under_the_lock(
     monkeypatch.setattr(plans.PlanCache, "lock", late)
     open_tiny().close()
     assert gpu.trt.n_builds == 1
+
+
+def test_plan_that_is_there_serves_while_another_process_builds(
+    gpu: FakeGpu, plans: ModuleType, open_tiny: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_tiny().close()
+
+    def lock(*_: object) -> None:
+        raise TimeoutError("it would wait for the other")
+
+    monkeypatch.setattr(plans.PlanCache, "lock", lock)
+    open_tiny().close()
+    assert gpu.trt.n_builds == 1
+
+
+def test_plan_is_built_anew_when_told_to(
+    gpu: FakeGpu, plans: ModuleType, tiny: Bundle, cache_folder: Path
+) -> None:
+    for force in (False, True, False):
+        prepared = plans.compile_plan(tiny.source, precision="fp32", force=force)
+    assert gpu.trt.n_builds == 2
+    assert not prepared.was_built
+    assert len(entries(cache_folder)) == 1
 
 
 # Other processes.
