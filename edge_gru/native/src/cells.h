@@ -87,15 +87,18 @@ LANES_INLINE void block_of_row(enum form form, Gates *finish, const struct cell 
 
 LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const struct stage *stage,
                                 int n_gates, size_t block, const uint8_t *const *operands,
-                                size_t n_tile, size_t row, const struct rows *rows) {
-    float sums[MAX_TILE][DENSE_GROUP * LANES];
-    float *out[MAX_TILE];
+                                size_t operand_stride, size_t n_tile, size_t row,
+                                const struct rows *rows) {
+    float sums[TILE_MOST][DENSE_GROUP * LANES];
+    float *out[TILE_MOST];
     F a[DENSE_GROUP];
-    for (size_t r = 0; r < MAX_TILE; r++) {
+    for (size_t r = 0; r < TILE_MOST; r++) {
         out[r] = sums[r];
     }
     const struct tile t = {
         {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, operands},
+        n_tile,
+        operand_stride,
         (const float *const *)rows->gates + row,
         (block * cell->n_gates + stage->first_gate) * LANES,
         stage->add_last ? stage->add_last + block * LANES : NULL,
@@ -127,13 +130,19 @@ LANES_INLINE void run_stage(Gates *finish, const struct cell *cell, const struct
                             const float *const *in, const struct rows *rows) {
     const uint8_t *operands[MAX_ROWS];
     const enum form form = stage->p->form;
-    const size_t tile = tile_rows(form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
+    const size_t n_tile = shapes[form].n_rows;
+    const size_t n_tiled = tiled_rows(form, n_rows);
     prepare(stage->p, room, n_rows, in, operands);
-    for (size_t block = 0; n_tiled && block < cell->n_blocks; block++) {
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            block_of_tile(finish, cell, stage, n_gates, block, operands + r, tile, r, rows);
+    if (n_tiled) {
+        tiles_begin(stage->p);
+        for (size_t block = 0; block < cell->n_blocks; block++) {
+            for (size_t r = 0; r < n_tiled; r += n_tile) {
+                const size_t n = n_tiled - r < n_tile ? n_tiled - r : n_tile;
+                block_of_tile(finish, cell, stage, n_gates, block, operands + r,
+                              room->operand_stride, n, r, rows);
+            }
         }
+        tiles_end(stage->p);
     }
     for (size_t r = n_tiled; r < n_rows; r++) {
         const uint8_t *const *row = operands + r;

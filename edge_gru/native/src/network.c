@@ -103,7 +103,7 @@ static int take_workspace(struct network *net) {
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
     net->rows_at_once = n < net->n_streams ? n : net->n_streams;
     n = net->rows_at_once;
-    room->operands = arena_take(&net->arena, n, room->operand_stride);
+    room->operands = arena_take(&net->arena, round_up(n, 16), room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
     room->zeros = arena_take(&net->arena, round_up(net->widest, LANES), sizeof(float));

@@ -76,20 +76,26 @@ static void add_product(const struct product *p, const struct workspace *room, s
                         const float *const *in, const float *const *add, float *const *out) {
     const uint8_t *operands[MAX_ROWS];
     prepare(p, room, n_rows, in, operands);
-    const size_t tile = tile_rows(p->form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
-    for (size_t first = 0; n_tiled && first < p->n_vectors; first += DENSE_GROUP) {
-        const size_t n_left = p->n_vectors - first;
-        const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            const struct tile t = {{p, first, 0, n_group, operands + r},
-                                   add + r,
-                                   first * LANES,
-                                   NULL,
-                                   out + r,
-                                   first * LANES};
-            add_tile(&t);
+    const size_t n_tile = shapes[p->form].n_rows;
+    const size_t n_tiled = tiled_rows(p->form, n_rows);
+    if (n_tiled) {
+        tiles_begin(p);
+        for (size_t first = 0; first < p->n_vectors; first += DENSE_GROUP) {
+            const size_t n_left = p->n_vectors - first;
+            const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
+            for (size_t r = 0; r < n_tiled; r += n_tile) {
+                const struct tile t = {{p, first, 0, n_group, operands + r},
+                                       n_tiled - r < n_tile ? n_tiled - r : n_tile,
+                                       room->operand_stride,
+                                       add + r,
+                                       first * LANES,
+                                       NULL,
+                                       out + r,
+                                       first * LANES};
+                add_tile(&t);
+            }
         }
+        tiles_end(p);
     }
     for (size_t r = n_tiled; r < n_rows; r++) {
         add_product_row(p, operands + r, add[r], out[r]);

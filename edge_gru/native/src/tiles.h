@@ -6,6 +6,8 @@
 
 struct tile {
     struct part part;
+    size_t n_rows;         /* at most those of the shape; fewer cost as much */
+    size_t operand_stride; /* bytes from row to row */
     const float *const *add; /* rows that the product is added to */
     size_t add_at;
     const float *add_last; /* of the last vector instead, if not NULL; the same for all rows */
@@ -13,22 +15,77 @@ struct tile {
     size_t out_at;
 };
 
+/* How much of a product a tile takes. */
+struct shape {
+    size_t n_rows;
+    size_t n_vectors;
+    size_t least_rows; /* fewer are faster one by one */
+};
+
 typedef void AddTile(const struct tile *);
 
-LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, int n_vectors) {
-    F result[MAX_TILE * 4];
-    float *out[MAX_TILE];
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        out[r] = t->out[r] + t->out_at;
+LANES_INLINE const float *tile_add(const struct tile *t, size_t row, size_t vector,
+                                   size_t n_vectors) {
+    return t->add_last && vector == n_vectors - 1 ? t->add_last
+                                                  : t->add[row] + t->add_at + vector * LANES;
+}
+
+/*
+ * One chain of a float product after the other: all four at once would leave registers for a
+ * quarter of the sums, and so read the weights four times as often.
+ */
+LANES_INLINE void add_chains(enum form form, const struct part *s, int n_rows, int n_vectors,
+                             F *result) {
+    const size_t n_steps = s->p->n_steps;
+    const size_t stride = s->n_group * LANES;
+    const float *weights = s->p->weights + (s->first * n_steps + s->vector) * LANES;
+    F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
+    for (size_t c = 0; c < N_CHAINS; c++) {
+        const float *w = weights + c * stride;
+        F sums[MAX_TILE * DENSE_GROUP];
         LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            const int is_other = t->add_last && v == n_vectors - 1;
-            const float *add = is_other ? t->add_last : t->add[r] + t->add_at + v * LANES;
-            result[r * n_vectors + v] = f_load(add);
+        for (int i = 0; i < n_rows * n_vectors; i++) {
+            sums[i] = f_apart(f_set(0.0f));
+        }
+        for (size_t k = c; k < n_steps; k += N_CHAINS) {
+            float_step(w, s->operands, k, n_rows, n_vectors, sums);
+            w += N_CHAINS * stride;
+        }
+        LANES_UNROLL
+        for (int i = 0; i < n_rows * n_vectors; i++) {
+            chains[c][i] = sums[i];
         }
     }
-    add_part(form, &t->part, n_rows, n_vectors, result);
+    LANES_UNROLL
+    for (int i = 0; i < n_rows * n_vectors; i++) {
+        const F sum = f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
+        result[i] = f_add(result[i], form == FORM_FP16 ? f_half(sum) : sum);
+    }
+}
+
+/* Rows that are not there are the last again, which is written as often. */
+LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, int n_vectors) {
+    const uint8_t *operands[MAX_TILE];
+    struct part part = t->part;
+    F result[MAX_TILE * DENSE_GROUP];
+    float *out[MAX_TILE];
+    part.operands = operands;
+    LANES_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        const size_t row = (size_t)r < t->n_rows ? (size_t)r : t->n_rows - 1;
+        operands[r] = t->part.operands[row];
+        out[r] = t->out[row] + t->out_at;
+        LANES_UNROLL
+        for (int v = 0; v < n_vectors; v++) {
+            result[r * n_vectors + v] =
+                f_load(tile_add(t, row, (size_t)v, (size_t)n_vectors));
+        }
+    }
+    if (form == FORM_FP32 || form == FORM_FP16) {
+        add_chains(form, &part, n_rows, n_vectors, result);
+    } else {
+        add_int8(form, &part, n_rows, n_vectors, result);
+    }
     LANES_UNROLL
     for (int i = 0; i < n_rows * n_vectors; i++) {
         f_store(out[i / n_vectors] + i % n_vectors * LANES, result[i]);
@@ -41,38 +98,54 @@ LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, 
 #define DEFINE_TILES(name, form, n_rows)                                                           \
     DEFINE_TILE(name##_1, form, n_rows, 1)                                                         \
     DEFINE_TILE(name##_2, form, n_rows, 2)                                                         \
-    DEFINE_TILE(name##_3, form, n_rows, 3)                                                         \
-    DEFINE_TILE(name##_4, form, n_rows, 4)
+    DEFINE_TILE(name##_3, form, n_rows, 3)
+
+#ifdef MATRIX_HEADER
+#include MATRIX_HEADER
+#else
+enum { TILE_MOST = MAX_TILE };
+DEFINE_TILES(tile_int8, FORM_INT8, TILE_INT8)
+DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
+#define TILES_INT8 tile_int8_1, tile_int8_2, tile_int8_3
+#define TILES_HILO tile_hilo_1, tile_hilo_2, tile_hilo_3
+#define SHAPE_INT8 {TILE_INT8, TILE_VECTORS_INT8, (TILE_INT8 + 1) / 2}
+#define SHAPE_HILO {TILE_HILO, TILE_VECTORS_HILO, (TILE_HILO + 1) / 2}
+static inline void tiles_begin(const struct product *p) { (void)p; }
+static inline void tiles_end(const struct product *p) { (void)p; }
+#endif
 
 DEFINE_TILES(tile_fp32, FORM_FP32, TILE_FLOAT)
 DEFINE_TILES(tile_fp16, FORM_FP16, TILE_FLOAT)
-DEFINE_TILES(tile_int8, FORM_INT8, TILE_INT8)
-DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
 
 static AddTile *const tiles[N_FORMS][4] = {
-    {tile_fp32_1, tile_fp32_2, tile_fp32_3, tile_fp32_4},
-    {tile_fp16_1, tile_fp16_2, tile_fp16_3, tile_fp16_4},
-    {tile_int8_1, tile_int8_2, tile_int8_3, tile_int8_4},
-    {tile_hilo_1, tile_hilo_2, tile_hilo_3, tile_hilo_4},
+    {tile_fp32_1, tile_fp32_2, tile_fp32_3},
+    {tile_fp16_1, tile_fp16_2, tile_fp16_3},
+    {TILES_INT8},
+    {TILES_HILO},
 };
 
-static inline size_t tile_rows(enum form form) {
-    return form == FORM_INT8 ? TILE_INT8 : form == FORM_INT8_HILO ? TILE_HILO : TILE_FLOAT;
+static const struct shape shapes[N_FORMS] = {
+    {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
+    {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
+    SHAPE_INT8,
+    SHAPE_HILO,
+};
+
+/* How many of the rows, from the first on, tiles take. */
+static inline size_t tiled_rows(enum form form, size_t n_rows) {
+    const size_t n_tile = shapes[form].n_rows;
+    const size_t n_left = n_rows % n_tile;
+    return n_tile == 1 ? 0 : n_left < shapes[form].least_rows ? n_rows - n_left : n_rows;
 }
 
-static inline size_t tile_vectors(enum form form) {
-    return form == FORM_INT8        ? TILE_VECTORS_INT8
-           : form == FORM_INT8_HILO ? TILE_VECTORS_HILO
-                                    : TILE_VECTORS_FLOAT;
-}
-
-/* All vectors of a group, as many at once as fit. */
+/* All vectors of a group, in parts of equal size. */
 static void add_tile(const struct tile *whole) {
     const enum form form = whole->part.p->form;
-    const size_t most = tile_vectors(form);
     const size_t n_group = whole->part.n_group;
-    for (size_t v = 0; v < n_group; v += most) {
-        const size_t n = n_group - v < most ? n_group - v : most;
+    const size_t n_parts = (n_group + shapes[form].n_vectors - 1) / shapes[form].n_vectors;
+    const size_t n_part = (n_group + n_parts - 1) / n_parts;
+    for (size_t v = 0; v < n_group; v += n_part) {
+        const size_t n = n_group - v < n_part ? n_group - v : n_part;
         struct tile t = *whole;
         t.part.vector = v;
         t.add_at += v * LANES;

@@ -1,0 +1,147 @@
+/*
+ * Tiles of sixteen rows in the matrix registers of AMX: an integer product is exact, so nothing
+ * but the time tells it from those of the other kernels. A tile of weights is what lies packed:
+ * sixteen steps of four operands each, one vector wide.
+ *
+ * Registers: 0 to 3 sums, 4 operands, 5 weights, 6 and 7 the same of the steps that are left.
+ */
+#ifndef EDGE_GRU_TILES_AMX_H
+#define EDGE_GRU_TILES_AMX_H
+
+#include "sums.h"
+
+enum { TILE_MOST = 16, MATRIX_STEPS = 16, MATRIX_VECTORS = 4 };
+
+struct matrix_shapes {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t n_rows[16];
+};
+
+/* The compilers' own intrinsics do not say that they read memory. */
+#define MATRIX_LOAD(t, from, stride)                                                               \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+#define MATRIX_STORE(t, to, stride)                                                                \
+    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
+#define MATRIX_DOT(sums, operands, weights)                                                        \
+    __asm__ volatile("tdpbusd %%tmm" #weights ", %%tmm" #operands ", %%tmm" #sums : : : "memory")
+
+/* The sizes of the registers, for every tile of a product; until tiles_end. */
+static void tiles_begin(const struct product *p) {
+    if (p->form != FORM_INT8 && p->form != FORM_INT8_HILO) {
+        return;
+    }
+    struct matrix_shapes shapes_of_tiles = {.palette = 1};
+    const uint8_t n_left = (uint8_t)(p->n_steps % MATRIX_STEPS);
+    for (int t = 0; t < 8; t++) {
+        const uint8_t n_steps = t < 6 ? MATRIX_STEPS : n_left;
+        shapes_of_tiles.n_rows[t] = t == 7 ? n_steps : n_steps ? TILE_MOST : 0;
+        shapes_of_tiles.row_bytes[t] = t == 6 ? 4 * n_steps : n_steps ? 4 * LANES : 0;
+    }
+    __asm__ volatile("ldtilecfg %0" : : "m"(shapes_of_tiles));
+}
+
+static void tiles_end(const struct product *p) {
+    if (p->form == FORM_INT8 || p->form == FORM_INT8_HILO) {
+        __asm__ volatile("tilerelease");
+    }
+}
+
+#define MATRIX_STEP(operand_tile, weight_tile)                                                     \
+    do {                                                                                           \
+        MATRIX_LOAD(operand_tile, operands, operand_stride);                                       \
+        MATRIX_LOAD(weight_tile, weights, stride);                                                 \
+        MATRIX_DOT(0, operand_tile, weight_tile);                                                  \
+        if (n_vectors > 1) {                                                                       \
+            MATRIX_LOAD(weight_tile, weights + 4 * LANES, stride);                                 \
+            MATRIX_DOT(1, operand_tile, weight_tile);                                              \
+        }                                                                                          \
+        if (n_vectors > 2) {                                                                       \
+            MATRIX_LOAD(weight_tile, weights + 8 * LANES, stride);                                 \
+            MATRIX_DOT(2, operand_tile, weight_tile);                                              \
+        }                                                                                          \
+        if (n_vectors > 3) {                                                                       \
+            MATRIX_LOAD(weight_tile, weights + 12 * LANES, stride);                                \
+            MATRIX_DOT(3, operand_tile, weight_tile);                                              \
+        }                                                                                          \
+    } while (0)
+
+/* sums[vector][row][16] of sixteen rows of operands. */
+LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
+                              size_t operand_stride, int n_vectors, int32_t *sums) {
+    const size_t n_steps = s->p->n_steps;
+    const size_t stride = s->n_group * 4 * LANES;
+    const size_t line = 4 * LANES;
+    const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
+    const int32_t *correction = s->p->correction + (s->first + s->vector) * LANES;
+    MATRIX_LOAD(0, correction, (size_t)0); /* the same line for every row */
+    if (n_vectors > 1) {
+        MATRIX_LOAD(1, correction + LANES, (size_t)0);
+    }
+    if (n_vectors > 2) {
+        MATRIX_LOAD(2, correction + 2 * LANES, (size_t)0);
+    }
+    if (n_vectors > 3) {
+        MATRIX_LOAD(3, correction + 3 * LANES, (size_t)0);
+    }
+    for (size_t k = n_steps / MATRIX_STEPS; k > 0; k--) {
+        MATRIX_STEP(4, 5);
+        operands += 4 * MATRIX_STEPS;
+        weights += MATRIX_STEPS * stride;
+    }
+    if (n_steps % MATRIX_STEPS) {
+        MATRIX_STEP(6, 7);
+    }
+    MATRIX_STORE(0, sums, line);
+    if (n_vectors > 1) {
+        MATRIX_STORE(1, sums + TILE_MOST * LANES, line);
+    }
+    if (n_vectors > 2) {
+        MATRIX_STORE(2, sums + 2 * TILE_MOST * LANES, line);
+    }
+    if (n_vectors > 3) {
+        MATRIX_STORE(3, sums + 3 * TILE_MOST * LANES, line);
+    }
+}
+
+LANES_INLINE void add_to_matrix(enum form form, const struct tile *t, int n_vectors) {
+    const struct part *s = &t->part;
+    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
+    int32_t sums[MATRIX_VECTORS * TILE_MOST * LANES] __attribute__((aligned(64)));
+    int32_t low[MATRIX_VECTORS * TILE_MOST * LANES] __attribute__((aligned(64)));
+    matrix_sums(s, s->operands[0], t->operand_stride, n_vectors, sums);
+    if (form == FORM_INT8_HILO) {
+        matrix_sums(s, s->operands[0] + low_offset(s->p), t->operand_stride, n_vectors, low);
+    }
+    for (size_t r = 0; r < t->n_rows; r++) {
+        float *out = t->out[r] + t->out_at;
+        LANES_UNROLL
+        for (int v = 0; v < n_vectors; v++) {
+            const size_t at = ((size_t)v * TILE_MOST + r) * LANES;
+            F sum = f_of_int(i_load(sums + at));
+            if (form == FORM_INT8_HILO) {
+                sum = f_fma(f_of_int(i_load(low + at)), f_set(1.0f / HILO_STEPS), sum);
+            }
+            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
+            f_store(out + v * LANES, f_fma(sum, f_load(scale + v * LANES), add));
+        }
+    }
+}
+
+#define DEFINE_MATRICES(name, form)                                                                \
+    LANES_CALLED void name##_1(const struct tile *t) { add_to_matrix(form, t, 1); }                \
+    LANES_CALLED void name##_2(const struct tile *t) { add_to_matrix(form, t, 2); }                \
+    LANES_CALLED void name##_3(const struct tile *t) { add_to_matrix(form, t, 3); }                \
+    LANES_CALLED void name##_4(const struct tile *t) { add_to_matrix(form, t, 4); }
+
+DEFINE_MATRICES(matrix_int8, FORM_INT8)
+DEFINE_MATRICES(matrix_hilo, FORM_INT8_HILO)
+
+#define TILES_INT8 matrix_int8_1, matrix_int8_2, matrix_int8_3, matrix_int8_4
+#define TILES_HILO matrix_hilo_1, matrix_hilo_2, matrix_hilo_3, matrix_hilo_4
+#define SHAPE_INT8 {TILE_MOST, MATRIX_VECTORS, 3}
+#define SHAPE_HILO SHAPE_INT8
+
+#endif
