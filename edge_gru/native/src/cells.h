@@ -86,7 +86,7 @@ LANES_INLINE void block_of_row(enum form form, Gates *finish, const struct cell 
 }
 
 LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const struct stage *stage,
-                                int n_gates, size_t block, const uint8_t *const *operands,
+                                int n_gates, size_t block, const uint8_t *operands,
                                 size_t operand_stride, size_t n_tile, size_t row,
                                 const struct rows *rows) {
     float sums[TILE_MOST][DENSE_GROUP * LANES];
@@ -96,8 +96,9 @@ LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const st
         out[r] = sums[r];
     }
     const struct tile t = {
-        {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, operands},
+        {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, NULL},
         n_tile,
+        operands,
         operand_stride,
         (const float *const *)rows->gates + row,
         (block * cell->n_gates + stage->first_gate) * LANES,
@@ -138,7 +139,7 @@ LANES_INLINE void run_stage(Gates *finish, const struct cell *cell, const struct
         for (size_t block = 0; block < cell->n_blocks; block++) {
             for (size_t r = 0; r < n_tiled; r += n_tile) {
                 const size_t n = n_tiled - r < n_tile ? n_tiled - r : n_tile;
-                block_of_tile(finish, cell, stage, n_gates, block, operands + r,
+                block_of_tile(finish, cell, stage, n_gates, block, operands[r],
                               room->operand_stride, n, r, rows);
             }
         }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE_BYTES = 96 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
+enum { TILE_BYTES = 768 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
 
 static struct value *append_value(struct network *net, size_t width, size_t *id) {
     struct value *values = realloc(net->values, (net->n_values + 1) * sizeof *values);

@@ -84,8 +84,9 @@ static void add_product(const struct product *p, const struct workspace *room, s
             const size_t n_left = p->n_vectors - first;
             const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
             for (size_t r = 0; r < n_tiled; r += n_tile) {
-                const struct tile t = {{p, first, 0, n_group, operands + r},
+                const struct tile t = {{p, first, 0, n_group, NULL},
                                        n_tiled - r < n_tile ? n_tiled - r : n_tile,
+                                       operands[r],
                                        room->operand_stride,
                                        add + r,
                                        first * LANES,

@@ -6,8 +6,9 @@
 
 struct tile {
     struct part part;
-    size_t n_rows;         /* at most those of the shape; fewer cost as much */
-    size_t operand_stride; /* bytes from row to row */
+    size_t n_rows; /* at most those of the shape; fewer cost as much */
+    const uint8_t *operands;
+    size_t operand_stride; /* bytes from row to row; there is room for all rows of the shape */
     const float *const *add; /* rows that the product is added to */
     size_t add_at;
     const float *add_last; /* of the last vector instead, if not NULL; the same for all rows */
@@ -30,65 +31,94 @@ LANES_INLINE const float *tile_add(const struct tile *t, size_t row, size_t vect
                                                   : t->add[row] + t->add_at + vector * LANES;
 }
 
+/* Sums of integer products to results: the sums of n_tile rows, and of as many of lo. */
+LANES_INLINE void write_integers(enum form form, const struct tile *t, int n_tile, int n_vectors,
+                                 const I *sums) {
+    const struct part *s = &t->part;
+    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
+    for (size_t r = 0; r < t->n_rows; r++) {
+        const I *row = sums + r * (size_t)n_vectors;
+        float *out = t->out[r] + t->out_at;
+        LANES_UNROLL
+        for (int v = 0; v < n_vectors; v++) {
+            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
+            F sum = f_of_int(row[v]);
+            if (form == FORM_INT8_HILO) {
+                sum = f_fma(f_of_int(row[n_tile * n_vectors + v]), f_set(1.0f / HILO_STEPS), sum);
+            }
+            f_store(out + v * LANES, f_fma(sum, f_load(scale + v * LANES), add));
+        }
+    }
+}
+
+LANES_INLINE void add_integers(enum form form, const struct tile *t, int n_rows, int n_vectors) {
+    const int n_parts = form == FORM_INT8_HILO ? 2 : 1; /* rows of hi, then rows of lo */
+    const uint8_t *operands[2 * MAX_TILE];
+    I sums[MAX_TILE * DENSE_GROUP];
+    LANES_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        operands[r] = t->operands + (size_t)r * t->operand_stride;
+        operands[n_rows + r] = operands[r] + low_offset(t->part.p);
+    }
+    sum_int8(&t->part, operands, n_parts * n_rows, n_vectors, sums);
+    write_integers(form, t, n_rows, n_vectors, sums);
+}
+
+/* The sums of one chain. */
+LANES_INLINE void sum_chain(const struct tile *t, size_t chain, int n_rows, int n_vectors,
+                            F *stored) {
+    const struct part *s = &t->part;
+    const size_t n_steps = s->p->n_steps;
+    const size_t stride = s->n_group * LANES;
+    const float *weights =
+        s->p->weights + (s->first * n_steps + s->vector) * LANES + chain * stride;
+    const uint8_t *operands[MAX_TILE];
+    F sums[MAX_TILE * DENSE_GROUP];
+    LANES_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        operands[r] = t->operands + (size_t)r * t->operand_stride;
+    }
+    LANES_UNROLL
+    for (int i = 0; i < n_rows * n_vectors; i++) {
+        sums[i] = f_apart(f_set(0.0f));
+    }
+    for (size_t k = chain; k < n_steps; k += N_CHAINS) {
+        float_step(weights, operands, k, n_rows, n_vectors, sums);
+        weights += N_CHAINS * stride;
+    }
+    LANES_UNROLL
+    for (int i = 0; i < n_rows * n_vectors; i++) {
+        stored[i] = sums[i];
+    }
+}
+
 /*
  * One chain of a float product after the other: all four at once would leave registers for a
  * quarter of the sums, and so read the weights four times as often.
  */
-LANES_INLINE void add_chains(enum form form, const struct part *s, int n_rows, int n_vectors,
-                             F *result) {
-    const size_t n_steps = s->p->n_steps;
-    const size_t stride = s->n_group * LANES;
-    const float *weights = s->p->weights + (s->first * n_steps + s->vector) * LANES;
+LANES_INLINE void add_chains(enum form form, const struct tile *t, int n_rows, int n_vectors) {
     F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
     for (size_t c = 0; c < N_CHAINS; c++) {
-        const float *w = weights + c * stride;
-        F sums[MAX_TILE * DENSE_GROUP];
-        LANES_UNROLL
-        for (int i = 0; i < n_rows * n_vectors; i++) {
-            sums[i] = f_apart(f_set(0.0f));
-        }
-        for (size_t k = c; k < n_steps; k += N_CHAINS) {
-            float_step(w, s->operands, k, n_rows, n_vectors, sums);
-            w += N_CHAINS * stride;
-        }
-        LANES_UNROLL
-        for (int i = 0; i < n_rows * n_vectors; i++) {
-            chains[c][i] = sums[i];
-        }
+        sum_chain(t, c, n_rows, n_vectors, chains[c]);
     }
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        const F sum = f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
-        result[i] = f_add(result[i], form == FORM_FP16 ? f_half(sum) : sum);
+    for (size_t r = 0; r < t->n_rows; r++) {
+        float *out = t->out[r] + t->out_at;
+        LANES_UNROLL
+        for (int v = 0; v < n_vectors; v++) {
+            const size_t i = r * (size_t)n_vectors + (size_t)v;
+            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
+            const F sum =
+                f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
+            f_store(out + v * LANES, f_add(add, form == FORM_FP16 ? f_half(sum) : sum));
+        }
     }
 }
 
-/* Rows that are not there are the last again, which is written as often. */
 LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, int n_vectors) {
-    const uint8_t *operands[MAX_TILE];
-    struct part part = t->part;
-    F result[MAX_TILE * DENSE_GROUP];
-    float *out[MAX_TILE];
-    part.operands = operands;
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        const size_t row = (size_t)r < t->n_rows ? (size_t)r : t->n_rows - 1;
-        operands[r] = t->part.operands[row];
-        out[r] = t->out[row] + t->out_at;
-        LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            result[r * n_vectors + v] =
-                f_load(tile_add(t, row, (size_t)v, (size_t)n_vectors));
-        }
-    }
     if (form == FORM_FP32 || form == FORM_FP16) {
-        add_chains(form, &part, n_rows, n_vectors, result);
+        add_chains(form, t, n_rows, n_vectors);
     } else {
-        add_int8(form, &part, n_rows, n_vectors, result);
-    }
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        f_store(out[i / n_vectors] + i % n_vectors * LANES, result[i]);
+        add_integers(form, t, n_rows, n_vectors);
     }
 }
 

@@ -68,12 +68,12 @@ static void tiles_end(const struct product *p) {
         }                                                                                          \
     } while (0)
 
-/* sums[vector][row][16] of sixteen rows of operands. */
+/* The sums of sixteen rows of operands, row by row. */
 LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
-                              size_t operand_stride, int n_vectors, int32_t *sums) {
+                              size_t operand_stride, int n_vectors, I *sums) {
     const size_t n_steps = s->p->n_steps;
     const size_t stride = s->n_group * 4 * LANES;
-    const size_t line = 4 * LANES;
+    const size_t row_bytes = (size_t)n_vectors * sizeof *sums;
     const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
     const int32_t *correction = s->p->correction + (s->first + s->vector) * LANES;
     MATRIX_LOAD(0, correction, (size_t)0); /* the same line for every row */
@@ -94,40 +94,26 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     if (n_steps % MATRIX_STEPS) {
         MATRIX_STEP(6, 7);
     }
-    MATRIX_STORE(0, sums, line);
+    MATRIX_STORE(0, sums, row_bytes);
     if (n_vectors > 1) {
-        MATRIX_STORE(1, sums + TILE_MOST * LANES, line);
+        MATRIX_STORE(1, sums + 1, row_bytes);
     }
     if (n_vectors > 2) {
-        MATRIX_STORE(2, sums + 2 * TILE_MOST * LANES, line);
+        MATRIX_STORE(2, sums + 2, row_bytes);
     }
     if (n_vectors > 3) {
-        MATRIX_STORE(3, sums + 3 * TILE_MOST * LANES, line);
+        MATRIX_STORE(3, sums + 3, row_bytes);
     }
 }
 
 LANES_INLINE void add_to_matrix(enum form form, const struct tile *t, int n_vectors) {
-    const struct part *s = &t->part;
-    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
-    int32_t sums[MATRIX_VECTORS * TILE_MOST * LANES] __attribute__((aligned(64)));
-    int32_t low[MATRIX_VECTORS * TILE_MOST * LANES] __attribute__((aligned(64)));
-    matrix_sums(s, s->operands[0], t->operand_stride, n_vectors, sums);
-    if (form == FORM_INT8_HILO) {
-        matrix_sums(s, s->operands[0] + low_offset(s->p), t->operand_stride, n_vectors, low);
+    const size_t n_rows = form == FORM_INT8_HILO ? 2 * TILE_MOST : TILE_MOST;
+    I sums[2 * TILE_MOST * MATRIX_VECTORS];
+    for (size_t r = 0; r < n_rows; r += TILE_MOST) { /* of hi, then of lo */
+        const uint8_t *operands = t->operands + (r ? low_offset(t->part.p) : 0);
+        matrix_sums(&t->part, operands, t->operand_stride, n_vectors, sums + r * n_vectors);
     }
-    for (size_t r = 0; r < t->n_rows; r++) {
-        float *out = t->out[r] + t->out_at;
-        LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            const size_t at = ((size_t)v * TILE_MOST + r) * LANES;
-            F sum = f_of_int(i_load(sums + at));
-            if (form == FORM_INT8_HILO) {
-                sum = f_fma(f_of_int(i_load(low + at)), f_set(1.0f / HILO_STEPS), sum);
-            }
-            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
-            f_store(out + v * LANES, f_fma(sum, f_load(scale + v * LANES), add));
-        }
-    }
+    write_integers(form, t, TILE_MOST, n_vectors, sums);
 }
 
 #define DEFINE_MATRICES(name, form)                                                                \
