@@ -85,35 +85,52 @@ LANES_INLINE void block_of_row(enum form form, Gates *finish, const struct cell 
     finish(cell, block, a, row, rows);
 }
 
-LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const struct stage *stage,
-                                int n_gates, size_t block, const uint8_t *operands,
-                                size_t operand_stride, size_t n_tile, size_t row,
-                                const struct rows *rows) {
-    float sums[TILE_MOST][DENSE_GROUP * LANES];
-    float *out[TILE_MOST];
-    F a[DENSE_GROUP];
-    for (size_t r = 0; r < TILE_MOST; r++) {
-        out[r] = sums[r];
-    }
-    const struct tile t = {
+/* The same for the first rows of a call, which tiles take. */
+LANES_INLINE void block_of_rows(Gates *finish, const struct cell *cell, const struct stage *stage,
+                                int n_gates, size_t block, const struct workspace *room,
+                                size_t n_rows, const struct rows *rows, float *const *sums) {
+    const struct tiled t = {
         {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, NULL},
-        n_tile,
-        operands,
-        operand_stride,
-        (const float *const *)rows->gates + row,
+        n_rows,
+        room->operands,
+        room->operand_stride,
+        (const float *const *)rows->gates,
         (block * cell->n_gates + stage->first_gate) * LANES,
         stage->add_last ? stage->add_last + block * LANES : NULL,
-        out,
+        sums,
         0,
     };
-    add_tile(&t);
-    for (size_t r = 0; r < n_tile; r++) {
+    F a[DENSE_GROUP];
+    add_tiled(&t);
+    for (size_t r = 0; r < n_rows; r++) {
         LANES_UNROLL
         for (int g = 0; g < n_gates; g++) {
             a[g] = f_load(sums[r] + g * LANES);
         }
-        finish(cell, block, a, row + r, rows);
+        finish(cell, block, a, r, rows);
     }
+}
+
+/* All blocks of the rows that tiles take; returns how many these are. */
+LANES_INLINE size_t blocks_of_rows(Gates *finish, const struct cell *cell,
+                                   const struct stage *stage, int n_gates,
+                                   const struct workspace *room, size_t n_rows,
+                                   const struct rows *rows) {
+    const size_t n_tiled = tiled_rows(stage->p->form, n_rows);
+    float sums[MAX_ROWS][MAX_GATES * LANES];
+    float *out[MAX_ROWS];
+    if (!n_tiled) {
+        return 0;
+    }
+    for (size_t r = 0; r < n_tiled; r++) {
+        out[r] = sums[r];
+    }
+    tiles_begin(stage->p);
+    for (size_t block = 0; block < cell->n_blocks; block++) {
+        block_of_rows(finish, cell, stage, n_gates, block, room, n_tiled, rows, out);
+    }
+    tiles_end(stage->p);
+    return n_tiled;
 }
 
 LANES_INLINE void blocks_of_row(enum form form, Gates *finish, const struct cell *cell,
@@ -131,20 +148,8 @@ LANES_INLINE void run_stage(Gates *finish, const struct cell *cell, const struct
                             const float *const *in, const struct rows *rows) {
     const uint8_t *operands[MAX_ROWS];
     const enum form form = stage->p->form;
-    const size_t n_tile = shapes[form].n_rows;
-    const size_t n_tiled = tiled_rows(form, n_rows);
     prepare(stage->p, room, n_rows, in, operands);
-    if (n_tiled) {
-        tiles_begin(stage->p);
-        for (size_t block = 0; block < cell->n_blocks; block++) {
-            for (size_t r = 0; r < n_tiled; r += n_tile) {
-                const size_t n = n_tiled - r < n_tile ? n_tiled - r : n_tile;
-                block_of_tile(finish, cell, stage, n_gates, block, operands[r],
-                              room->operand_stride, n, r, rows);
-            }
-        }
-        tiles_end(stage->p);
-    }
+    const size_t n_tiled = blocks_of_rows(finish, cell, stage, n_gates, room, n_rows, rows);
     for (size_t r = n_tiled; r < n_rows; r++) {
         const uint8_t *const *row = operands + r;
         switch (form) {

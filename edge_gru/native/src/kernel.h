@@ -20,6 +20,7 @@
 enum {
     LANES = 16,
     MAX_ROWS = 64,      /* of one call */
+    MAX_GATES = 4,      /* of a cell */
     DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
     MAX_OPERAND = 1 << 16 /* above it, int32 sums could overflow */
 };

@@ -76,25 +76,18 @@ static void add_product(const struct product *p, const struct workspace *room, s
                         const float *const *in, const float *const *add, float *const *out) {
     const uint8_t *operands[MAX_ROWS];
     prepare(p, room, n_rows, in, operands);
-    const size_t n_tile = shapes[p->form].n_rows;
     const size_t n_tiled = tiled_rows(p->form, n_rows);
     if (n_tiled) {
         tiles_begin(p);
         for (size_t first = 0; first < p->n_vectors; first += DENSE_GROUP) {
             const size_t n_left = p->n_vectors - first;
             const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
-            for (size_t r = 0; r < n_tiled; r += n_tile) {
-                const struct tile t = {{p, first, 0, n_group, NULL},
-                                       n_tiled - r < n_tile ? n_tiled - r : n_tile,
-                                       operands[r],
-                                       room->operand_stride,
-                                       add + r,
-                                       first * LANES,
-                                       NULL,
-                                       out + r,
-                                       first * LANES};
-                add_tile(&t);
-            }
+            const struct tiled t = {{p, first, 0, n_group, NULL}, n_tiled,
+                                    room->operands,               room->operand_stride,
+                                    add,                          first * LANES,
+                                    NULL,                         out,
+                                    first * LANES};
+            add_tiled(&t);
         }
         tiles_end(p);
     }

@@ -1,14 +1,18 @@
-/* Products of a few rows that share each load of the weights. */
+/*
+ * Products of many rows, a few at a time, which share each load of the weights: a tile. Rows are
+ * counted in whole tiles, so there is room for operands beyond the last one; nothing is written
+ * for what is not there.
+ */
 #ifndef EDGE_GRU_TILES_H
 #define EDGE_GRU_TILES_H
 
 #include "sums.h"
 
-struct tile {
+struct tiled {
     struct part part;
-    size_t n_rows; /* at most those of the shape; fewer cost as much */
+    size_t n_rows;
     const uint8_t *operands;
-    size_t operand_stride; /* bytes from row to row; there is room for all rows of the shape */
+    size_t operand_stride;   /* bytes from row to row */
     const float *const *add; /* rows that the product is added to */
     size_t add_at;
     const float *add_last; /* of the last vector instead, if not NULL; the same for all rows */
@@ -23,50 +27,59 @@ struct shape {
     size_t least_rows; /* fewer are faster one by one */
 };
 
-typedef void AddTile(const struct tile *);
+typedef void AddTiled(const struct tiled *);
 
-LANES_INLINE const float *tile_add(const struct tile *t, size_t row, size_t vector,
-                                   size_t n_vectors) {
+LANES_INLINE const float *added(const struct tiled *t, size_t row, size_t vector,
+                                size_t n_vectors) {
     return t->add_last && vector == n_vectors - 1 ? t->add_last
                                                   : t->add[row] + t->add_at + vector * LANES;
 }
 
-/* Sums of integer products to results: the sums of n_tile rows, and of as many of lo. */
-LANES_INLINE void write_integers(enum form form, const struct tile *t, int n_tile, int n_vectors,
-                                 const I *sums) {
+/* The rows of the tile that begins with this one. */
+LANES_INLINE size_t rows_from(const struct tiled *t, size_t first, size_t n_tile) {
+    return t->n_rows - first < n_tile ? t->n_rows - first : n_tile;
+}
+
+/* Results from the sums of a tile of n_tile rows, and of as many of lo. */
+LANES_INLINE void write_integers(enum form form, const struct tiled *t, size_t first,
+                                 size_t n_tile, int n_vectors, const I *sums) {
     const struct part *s = &t->part;
     const float *scale = s->p->scale + (s->first + s->vector) * LANES;
-    for (size_t r = 0; r < t->n_rows; r++) {
-        const I *row = sums + r * (size_t)n_vectors;
-        float *out = t->out[r] + t->out_at;
+    const size_t n_rows = rows_from(t, first, n_tile);
+    for (size_t r = 0; r < n_rows; r++) {
+        const I *high = sums + r * (size_t)n_vectors;
+        const I *low = high + n_tile * (size_t)n_vectors;
+        float *out = t->out[first + r] + t->out_at;
         LANES_UNROLL
         for (int v = 0; v < n_vectors; v++) {
-            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
-            F sum = f_of_int(row[v]);
+            const F add = f_load(added(t, first + r, (size_t)v, (size_t)n_vectors));
+            F sum = f_of_int(high[v]);
             if (form == FORM_INT8_HILO) {
-                sum = f_fma(f_of_int(row[n_tile * n_vectors + v]), f_set(1.0f / HILO_STEPS), sum);
+                sum = f_fma(f_of_int(low[v]), f_set(1.0f / HILO_STEPS), sum);
             }
             f_store(out + v * LANES, f_fma(sum, f_load(scale + v * LANES), add));
         }
     }
 }
 
-LANES_INLINE void add_integers(enum form form, const struct tile *t, int n_rows, int n_vectors) {
-    const int n_parts = form == FORM_INT8_HILO ? 2 : 1; /* rows of hi, then rows of lo */
-    const uint8_t *operands[2 * MAX_TILE];
-    I sums[MAX_TILE * DENSE_GROUP];
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        operands[r] = t->operands + (size_t)r * t->operand_stride;
-        operands[n_rows + r] = operands[r] + low_offset(t->part.p);
+LANES_INLINE void add_integers(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
+    const int n_parts = form == FORM_INT8_HILO ? 2 : 1;
+    for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
+        const uint8_t *operands[2 * MAX_TILE];
+        I sums[MAX_TILE * DENSE_GROUP];
+        LANES_UNROLL
+        for (int r = 0; r < n_tile; r++) {
+            operands[r] = t->operands + (first + (size_t)r) * t->operand_stride;
+            operands[n_tile + r] = operands[r] + low_offset(t->part.p);
+        }
+        sum_int8(&t->part, operands, n_parts * n_tile, n_vectors, sums);
+        write_integers(form, t, first, (size_t)n_tile, n_vectors, sums);
     }
-    sum_int8(&t->part, operands, n_parts * n_rows, n_vectors, sums);
-    write_integers(form, t, n_rows, n_vectors, sums);
 }
 
-/* The sums of one chain. */
-LANES_INLINE void sum_chain(const struct tile *t, size_t chain, int n_rows, int n_vectors,
-                            F *stored) {
+/* The sums of one chain of a tile. */
+LANES_INLINE void sum_chain(const struct tiled *t, size_t first, size_t chain, int n_tile,
+                            int n_vectors, F *stored) {
     const struct part *s = &t->part;
     const size_t n_steps = s->p->n_steps;
     const size_t stride = s->n_group * LANES;
@@ -75,19 +88,19 @@ LANES_INLINE void sum_chain(const struct tile *t, size_t chain, int n_rows, int 
     const uint8_t *operands[MAX_TILE];
     F sums[MAX_TILE * DENSE_GROUP];
     LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        operands[r] = t->operands + (size_t)r * t->operand_stride;
+    for (int r = 0; r < n_tile; r++) {
+        operands[r] = t->operands + (first + (size_t)r) * t->operand_stride;
     }
     LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
+    for (int i = 0; i < n_tile * n_vectors; i++) {
         sums[i] = f_apart(f_set(0.0f));
     }
     for (size_t k = chain; k < n_steps; k += N_CHAINS) {
-        float_step(weights, operands, k, n_rows, n_vectors, sums);
+        float_step(weights, operands, k, n_tile, n_vectors, sums);
         weights += N_CHAINS * stride;
     }
     LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
+    for (int i = 0; i < n_tile * n_vectors; i++) {
         stored[i] = sums[i];
     }
 }
@@ -96,34 +109,37 @@ LANES_INLINE void sum_chain(const struct tile *t, size_t chain, int n_rows, int 
  * One chain of a float product after the other: all four at once would leave registers for a
  * quarter of the sums, and so read the weights four times as often.
  */
-LANES_INLINE void add_chains(enum form form, const struct tile *t, int n_rows, int n_vectors) {
+LANES_INLINE void add_floats(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
     F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
-    for (size_t c = 0; c < N_CHAINS; c++) {
-        sum_chain(t, c, n_rows, n_vectors, chains[c]);
-    }
-    for (size_t r = 0; r < t->n_rows; r++) {
-        float *out = t->out[r] + t->out_at;
-        LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            const size_t i = r * (size_t)n_vectors + (size_t)v;
-            const F add = f_load(tile_add(t, r, (size_t)v, (size_t)n_vectors));
-            const F sum =
-                f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
-            f_store(out + v * LANES, f_add(add, form == FORM_FP16 ? f_half(sum) : sum));
+    for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
+        const size_t n_rows = rows_from(t, first, (size_t)n_tile);
+        for (size_t c = 0; c < N_CHAINS; c++) {
+            sum_chain(t, first, c, n_tile, n_vectors, chains[c]);
+        }
+        for (size_t r = 0; r < n_rows; r++) {
+            float *out = t->out[first + r] + t->out_at;
+            LANES_UNROLL
+            for (int v = 0; v < n_vectors; v++) {
+                const size_t i = r * (size_t)n_vectors + (size_t)v;
+                const F add = f_load(added(t, first + r, (size_t)v, (size_t)n_vectors));
+                const F sum =
+                    f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
+                f_store(out + v * LANES, f_add(add, form == FORM_FP16 ? f_half(sum) : sum));
+            }
         }
     }
 }
 
-LANES_INLINE void add_to_tile(enum form form, const struct tile *t, int n_rows, int n_vectors) {
+LANES_INLINE void add_in_tiles(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
     if (form == FORM_FP32 || form == FORM_FP16) {
-        add_chains(form, t, n_rows, n_vectors);
+        add_floats(form, t, n_tile, n_vectors);
     } else {
-        add_integers(form, t, n_rows, n_vectors);
+        add_integers(form, t, n_tile, n_vectors);
     }
 }
 
 #define DEFINE_TILE(name, form, n_rows, n_vectors)                                                 \
-    LANES_CALLED void name(const struct tile *t) { add_to_tile(form, t, n_rows, n_vectors); }
+    LANES_CALLED void name(const struct tiled *t) { add_in_tiles(form, t, n_rows, n_vectors); }
 
 #define DEFINE_TILES(name, form, n_rows)                                                           \
     DEFINE_TILE(name##_1, form, n_rows, 1)                                                         \
@@ -147,7 +163,7 @@ static inline void tiles_end(const struct product *p) { (void)p; }
 DEFINE_TILES(tile_fp32, FORM_FP32, TILE_FLOAT)
 DEFINE_TILES(tile_fp16, FORM_FP16, TILE_FLOAT)
 
-static AddTile *const tiles[N_FORMS][4] = {
+static AddTiled *const tiles[N_FORMS][4] = {
     {tile_fp32_1, tile_fp32_2, tile_fp32_3},
     {tile_fp16_1, tile_fp16_2, tile_fp16_3},
     {TILES_INT8},
@@ -169,14 +185,14 @@ static inline size_t tiled_rows(enum form form, size_t n_rows) {
 }
 
 /* All vectors of a group, in parts of equal size. */
-static void add_tile(const struct tile *whole) {
+static void add_tiled(const struct tiled *whole) {
     const enum form form = whole->part.p->form;
     const size_t n_group = whole->part.n_group;
     const size_t n_parts = (n_group + shapes[form].n_vectors - 1) / shapes[form].n_vectors;
     const size_t n_part = (n_group + n_parts - 1) / n_parts;
     for (size_t v = 0; v < n_group; v += n_part) {
         const size_t n = n_group - v < n_part ? n_group - v : n_part;
-        struct tile t = *whole;
+        struct tiled t = *whole;
         t.part.vector = v;
         t.add_at += v * LANES;
         t.out_at += v * LANES;

@@ -106,21 +106,37 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     }
 }
 
-LANES_INLINE void add_to_matrix(enum form form, const struct tile *t, int n_vectors) {
-    const size_t n_rows = form == FORM_INT8_HILO ? 2 * TILE_MOST : TILE_MOST;
-    I sums[2 * TILE_MOST * MATRIX_VECTORS];
-    for (size_t r = 0; r < n_rows; r += TILE_MOST) { /* of hi, then of lo */
-        const uint8_t *operands = t->operands + (r ? low_offset(t->part.p) : 0);
-        matrix_sums(&t->part, operands, t->operand_stride, n_vectors, sums + r * n_vectors);
+enum { MATRIX_SUMS = 2 * TILE_MOST * MATRIX_VECTORS };
+
+/* The sums of a tile of rows, and of their lo. */
+LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t first, int n_vectors,
+                             I *sums) {
+    const uint8_t *operands = t->operands + first * t->operand_stride;
+    matrix_sums(&t->part, operands, t->operand_stride, n_vectors, sums);
+    if (form == FORM_INT8_HILO) {
+        matrix_sums(&t->part, operands + low_offset(t->part.p), t->operand_stride, n_vectors,
+                    sums + TILE_MOST * n_vectors);
     }
-    write_integers(form, t, TILE_MOST, n_vectors, sums);
+}
+
+/* The next tile is on its way while the results of one are written. */
+LANES_INLINE void add_in_matrices(enum form form, const struct tiled *t, int n_vectors) {
+    I sums[2][MATRIX_SUMS];
+    sum_matrix(form, t, 0, n_vectors, sums[0]);
+    for (size_t first = 0; first < t->n_rows; first += TILE_MOST) {
+        const size_t next = first + TILE_MOST;
+        if (next < t->n_rows) {
+            sum_matrix(form, t, next, n_vectors, sums[next / TILE_MOST % 2]);
+        }
+        write_integers(form, t, first, TILE_MOST, n_vectors, sums[first / TILE_MOST % 2]);
+    }
 }
 
 #define DEFINE_MATRICES(name, form)                                                                \
-    LANES_CALLED void name##_1(const struct tile *t) { add_to_matrix(form, t, 1); }                \
-    LANES_CALLED void name##_2(const struct tile *t) { add_to_matrix(form, t, 2); }                \
-    LANES_CALLED void name##_3(const struct tile *t) { add_to_matrix(form, t, 3); }                \
-    LANES_CALLED void name##_4(const struct tile *t) { add_to_matrix(form, t, 4); }
+    LANES_CALLED void name##_1(const struct tiled *t) { add_in_matrices(form, t, 1); }                \
+    LANES_CALLED void name##_2(const struct tiled *t) { add_in_matrices(form, t, 2); }                \
+    LANES_CALLED void name##_3(const struct tiled *t) { add_in_matrices(form, t, 3); }                \
+    LANES_CALLED void name##_4(const struct tiled *t) { add_in_matrices(form, t, 4); }
 
 DEFINE_MATRICES(matrix_int8, FORM_INT8)
 DEFINE_MATRICES(matrix_hilo, FORM_INT8_HILO)
