@@ -103,6 +103,7 @@ LANES_INLINE void block_of_rows(Gates *finish, const struct cell *cell, const st
     F a[DENSE_GROUP];
     add_tiled(&t);
     for (size_t r = 0; r < n_rows; r++) {
+        stay_awake(r);
         LANES_UNROLL
         for (int g = 0; g < n_gates; g++) {
             a[g] = f_load(sums[r] + g * LANES);
@@ -125,11 +126,9 @@ LANES_INLINE size_t blocks_of_rows(Gates *finish, const struct cell *cell,
     for (size_t r = 0; r < n_tiled; r++) {
         out[r] = sums[r];
     }
-    tiles_begin(stage->p);
     for (size_t block = 0; block < cell->n_blocks; block++) {
         block_of_rows(finish, cell, stage, n_gates, block, room, n_tiled, rows, out);
     }
-    tiles_end(stage->p);
     return n_tiled;
 }
 

@@ -22,6 +22,7 @@ enum {
     MAX_ROWS = 64,      /* of one call */
     MAX_GATES = 4,      /* of a cell */
     DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
+    OPERAND_LINE = 64,  /* bytes of integer operands that there is room for at least */
     MAX_OPERAND = 1 << 16 /* above it, int32 sums could overflow */
 };
 
@@ -75,6 +76,7 @@ struct workspace {
 
 struct kernel {
     const char *name;
+    size_t steps_at_once; /* of integer weights that are read, beyond the last ones too */
     int operand_offset; /* added to int8 operands: corrections hold -offset times a row's sum */
     /* out[row] = bias + product of in[row]; rows may be the same, before and after. */
     void (*dense)(const struct product *, const struct workspace *, size_t n_rows,
@@ -82,6 +84,9 @@ struct kernel {
     /* Advances h (and c, of an LSTM) in place. */
     void (*step)(const struct cell *, const struct workspace *, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c);
+    /* Around calls with many rows, in their thread; NULL if there is nothing to do. */
+    void (*enter)(void);
+    void (*leave)(void);
     void (*sigmoid)(size_t n, const float *in, float *out);
     void (*tanh)(size_t n, const float *in, float *out);
 };

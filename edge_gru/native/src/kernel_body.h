@@ -3,9 +3,12 @@
 
 const struct kernel KERNEL = {
     .name = LANES_NAME,
+    .steps_at_once = STEPS_AT_ONCE,
     .operand_offset = OPERAND_OFFSET,
     .dense = dense,
     .step = step,
+    .enter = TILES_ENTER,
+    .leave = TILES_LEAVE,
     .sigmoid = sigmoid,
     .tanh = hyperbolic_tangent,
 };

@@ -83,6 +83,6 @@ const struct kernel *kernel_named(const char *name) {
 }
 
 size_t operand_bytes(const struct product *p) {
-    const size_t n = (p->n_operand + LANES - 1) / LANES * LANES;
+    const size_t n = (p->n_operand + OPERAND_LINE - 1) / OPERAND_LINE * OPERAND_LINE;
     return p->form == FORM_INT8 ? n : p->form == FORM_INT8_HILO ? 2 * n : n * sizeof(float);
 }

@@ -240,10 +240,17 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
 void network_step(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                   float *y) {
     const struct float_mode mode = float_mode_enter();
+    const int is_batch = n_rows > 1 && net->kernel->enter;
+    if (is_batch) {
+        net->kernel->enter();
+    }
     for (size_t r = 0; r < n_rows; r += net->rows_at_once) {
         const size_t n = n_rows - r < net->rows_at_once ? n_rows - r : net->rows_at_once;
         step_tile(net, n, streams + r, x + r * net->values[INPUT_VALUE].width,
                   y + r * net->values[net->output].width);
+    }
+    if (is_batch) {
+        net->kernel->leave();
     }
     float_mode_leave(mode);
 }

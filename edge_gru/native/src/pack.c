@@ -37,12 +37,13 @@ static int32_t pack_int8_row(const struct matrix *matrix, size_t row, size_t n_g
     return sum;
 }
 
-static int take_product(struct arena *arena, const struct matrix *matrix, struct product *p) {
+static int take_product(struct arena *arena, const struct matrix *matrix, size_t n_spare,
+                        struct product *p) {
     const size_t n_rows = p->n_vectors * LANES;
     if (p->form == FORM_FP32 || p->form == FORM_FP16) {
         p->weights = arena_take(arena, n_rows * p->n_steps, sizeof *p->weights);
     } else {
-        p->weights_int8 = arena_take(arena, n_rows * p->n_steps, 4);
+        p->weights_int8 = arena_take(arena, n_rows * p->n_steps + n_spare, 4);
         p->correction = arena_take(arena, n_rows, sizeof *p->correction);
         p->scale = pack_row_values(arena, matrix->scale, matrix->n_gates, matrix->n_units);
     }
@@ -66,7 +67,7 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
     out->n_vectors = matrix->n_gates * (round_up(matrix->n_units, LANES) / LANES);
     out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
     out->operand_step = matrix->operand_step;
-    if (!take_product(arena, matrix, out)) {
+    if (!take_product(arena, matrix, (kernel->steps_at_once - 1) * n_group * LANES, out)) {
         return 0;
     }
     for (size_t i = 0; i < out->n_vectors * LANES; i++) {

@@ -78,7 +78,6 @@ static void add_product(const struct product *p, const struct workspace *room, s
     prepare(p, room, n_rows, in, operands);
     const size_t n_tiled = tiled_rows(p->form, n_rows);
     if (n_tiled) {
-        tiles_begin(p);
         for (size_t first = 0; first < p->n_vectors; first += DENSE_GROUP) {
             const size_t n_left = p->n_vectors - first;
             const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
@@ -89,7 +88,6 @@ static void add_product(const struct product *p, const struct workspace *room, s
                                     first * LANES};
             add_tiled(&t);
         }
-        tiles_end(p);
     }
     for (size_t r = n_tiled; r < n_rows; r++) {
         add_product_row(p, operands + r, add[r], out[r]);

@@ -6,6 +6,7 @@
 #ifndef EDGE_GRU_TILES_H
 #define EDGE_GRU_TILES_H
 
+#include "matrix.h"
 #include "sums.h"
 
 struct tiled {
@@ -113,6 +114,7 @@ LANES_INLINE void add_floats(enum form form, const struct tiled *t, int n_tile, 
     F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
     for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
         const size_t n_rows = rows_from(t, first, (size_t)n_tile);
+        stay_awake(first);
         for (size_t c = 0; c < N_CHAINS; c++) {
             sum_chain(t, first, c, n_tile, n_vectors, chains[c]);
         }
@@ -156,8 +158,9 @@ DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
 #define TILES_HILO tile_hilo_1, tile_hilo_2, tile_hilo_3
 #define SHAPE_INT8 {TILE_INT8, TILE_VECTORS_INT8, (TILE_INT8 + 1) / 2}
 #define SHAPE_HILO {TILE_HILO, TILE_VECTORS_HILO, (TILE_HILO + 1) / 2}
-static inline void tiles_begin(const struct product *p) { (void)p; }
-static inline void tiles_end(const struct product *p) { (void)p; }
+#define STEPS_AT_ONCE 1
+#define TILES_ENTER NULL
+#define TILES_LEAVE NULL
 #endif
 
 DEFINE_TILES(tile_fp32, FORM_FP32, TILE_FLOAT)

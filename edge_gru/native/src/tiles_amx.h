@@ -2,15 +2,20 @@
  * Tiles of sixteen rows in the matrix registers of AMX: an integer product is exact, so nothing
  * but the time tells it from those of the other kernels. A tile of weights is what lies packed:
  * sixteen steps of four operands each, one vector wide.
+ * Of the last tile some weights may belong to another group, or to none: their operands are zero.
  *
- * Registers: 0 to 3 sums, 4 operands, 5 weights, 6 and 7 the same of the steps that are left.
+ * Registers: 0 to 3 sums, 4 operands, 5 weights, 6 and 7 nothing.
  */
 #ifndef EDGE_GRU_TILES_AMX_H
 #define EDGE_GRU_TILES_AMX_H
 
 #include "sums.h"
 
-enum { TILE_MOST = 16, MATRIX_STEPS = 16, MATRIX_VECTORS = 4 };
+#define STEPS_AT_ONCE 16
+#define TILES_ENTER matrix_enter
+#define TILES_LEAVE matrix_leave
+
+enum { TILE_MOST = 16, MATRIX_VECTORS = 4 };
 
 struct matrix_shapes {
     uint8_t palette;
@@ -28,45 +33,23 @@ struct matrix_shapes {
 #define MATRIX_DOT(sums, operands, weights)                                                        \
     __asm__ volatile("tdpbusd %%tmm" #weights ", %%tmm" #operands ", %%tmm" #sums : : : "memory")
 
-/* The sizes of the registers, for every tile of a product; until tiles_end. */
-static void tiles_begin(const struct product *p) {
-    if (p->form != FORM_INT8 && p->form != FORM_INT8_HILO) {
-        return;
-    }
-    struct matrix_shapes shapes_of_tiles = {.palette = 1};
-    const uint8_t n_left = (uint8_t)(p->n_steps % MATRIX_STEPS);
-    for (int t = 0; t < 8; t++) {
-        const uint8_t n_steps = t < 6 ? MATRIX_STEPS : n_left;
-        shapes_of_tiles.n_rows[t] = t == 7 ? n_steps : n_steps ? TILE_MOST : 0;
-        shapes_of_tiles.row_bytes[t] = t == 6 ? 4 * n_steps : n_steps ? 4 * LANES : 0;
-    }
+/* All registers are whole. To set this takes as long as a small product. */
+static void matrix_enter(void) {
+    static const struct matrix_shapes shapes_of_tiles = {
+        .palette = 1,
+        .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+        .n_rows = {16, 16, 16, 16, 16, 16, 16, 16},
+    };
     __asm__ volatile("ldtilecfg %0" : : "m"(shapes_of_tiles));
 }
 
-static void tiles_end(const struct product *p) {
-    if (p->form == FORM_INT8 || p->form == FORM_INT8_HILO) {
-        __asm__ volatile("tilerelease");
-    }
-}
+static void matrix_leave(void) { __asm__ volatile("tilerelease"); }
 
-#define MATRIX_STEP(operand_tile, weight_tile)                                                     \
-    do {                                                                                           \
-        MATRIX_LOAD(operand_tile, operands, operand_stride);                                       \
-        MATRIX_LOAD(weight_tile, weights, stride);                                                 \
-        MATRIX_DOT(0, operand_tile, weight_tile);                                                  \
-        if (n_vectors > 1) {                                                                       \
-            MATRIX_LOAD(weight_tile, weights + 4 * LANES, stride);                                 \
-            MATRIX_DOT(1, operand_tile, weight_tile);                                              \
-        }                                                                                          \
-        if (n_vectors > 2) {                                                                       \
-            MATRIX_LOAD(weight_tile, weights + 8 * LANES, stride);                                 \
-            MATRIX_DOT(2, operand_tile, weight_tile);                                              \
-        }                                                                                          \
-        if (n_vectors > 3) {                                                                       \
-            MATRIX_LOAD(weight_tile, weights + 12 * LANES, stride);                                \
-            MATRIX_DOT(3, operand_tile, weight_tile);                                              \
-        }                                                                                          \
-    } while (0)
+#define MATRIX_STEP(vector)                                                                        \
+    if (n_vectors > vector) {                                                                      \
+        MATRIX_LOAD(5, weights + vector * 4 * LANES, stride);                                      \
+        MATRIX_DOT(vector, 4, 5);                                                                  \
+    }
 
 /* The sums of sixteen rows of operands, row by row. */
 LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
@@ -86,13 +69,13 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     if (n_vectors > 3) {
         MATRIX_LOAD(3, correction + 3 * LANES, (size_t)0);
     }
-    for (size_t k = n_steps / MATRIX_STEPS; k > 0; k--) {
-        MATRIX_STEP(4, 5);
-        operands += 4 * MATRIX_STEPS;
-        weights += MATRIX_STEPS * stride;
-    }
-    if (n_steps % MATRIX_STEPS) {
-        MATRIX_STEP(6, 7);
+    for (size_t k = 0; k < n_steps; k += STEPS_AT_ONCE) {
+        MATRIX_LOAD(4, operands + 4 * k, operand_stride);
+        MATRIX_STEP(0)
+        MATRIX_STEP(1)
+        MATRIX_STEP(2)
+        MATRIX_STEP(3)
+        weights += STEPS_AT_ONCE * stride;
     }
     MATRIX_STORE(0, sums, row_bytes);
     if (n_vectors > 1) {
