@@ -103,7 +103,7 @@ LANES_INLINE void block_of_rows(Gates *finish, const struct cell *cell, const st
     F a[DENSE_GROUP];
     add_tiled(&t);
     for (size_t r = 0; r < n_rows; r++) {
-        stay_awake(r);
+        stay_awake(stage->p, r);
         LANES_UNROLL
         for (int g = 0; g < n_gates; g++) {
             a[g] = f_load(sums[r] + g * LANES);
@@ -117,7 +117,7 @@ LANES_INLINE size_t blocks_of_rows(Gates *finish, const struct cell *cell,
                                    const struct stage *stage, int n_gates,
                                    const struct workspace *room, size_t n_rows,
                                    const struct rows *rows) {
-    const size_t n_tiled = tiled_rows(stage->p->form, n_rows);
+    const size_t n_tiled = tiled_rows(stage->p, n_rows);
     float sums[MAX_ROWS][MAX_GATES * LANES];
     float *out[MAX_ROWS];
     if (!n_tiled) {

@@ -44,6 +44,7 @@ struct product {
     const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
     const float *gain;         /* of the operand, or NULL for none */
     float operand_step;
+    int in_matrix; /* of many rows, in matrix registers */
 };
 
 enum cell_kind { CELL_GRU, CELL_GRU_RESET_FIRST, CELL_LSTM, CELL_RNN_TANH, CELL_RNN_RELU, N_CELLS };
@@ -76,7 +77,11 @@ struct workspace {
 
 struct kernel {
     const char *name;
-    size_t steps_at_once; /* of integer weights that are read, beyond the last ones too */
+    /*
+     * Integer products of many rows in at least so many steps are done in matrix registers, as many
+     * steps at once: in fewer these are no faster, and the processor slows down for them. 0: none.
+     */
+    size_t matrix_steps;
     int operand_offset; /* added to int8 operands: corrections hold -offset times a row's sum */
     /* out[row] = bias + product of in[row]; rows may be the same, before and after. */
     void (*dense)(const struct product *, const struct workspace *, size_t n_rows,
@@ -84,9 +89,9 @@ struct kernel {
     /* Advances h (and c, of an LSTM) in place. */
     void (*step)(const struct cell *, const struct workspace *, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c);
-    /* Around calls with many rows, in their thread; NULL if there is nothing to do. */
-    void (*enter)(void);
-    void (*leave)(void);
+    /* Around calls with many rows and such products, in their thread. */
+    void (*enter_matrix)(void);
+    void (*leave_matrix)(void);
     void (*sigmoid)(size_t n, const float *in, float *out);
     void (*tanh)(size_t n, const float *in, float *out);
 };

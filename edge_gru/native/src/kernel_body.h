@@ -3,12 +3,12 @@
 
 const struct kernel KERNEL = {
     .name = LANES_NAME,
-    .steps_at_once = STEPS_AT_ONCE,
+    .matrix_steps = MATRIX_STEPS,
     .operand_offset = OPERAND_OFFSET,
     .dense = dense,
     .step = step,
-    .enter = TILES_ENTER,
-    .leave = TILES_LEAVE,
+    .enter_matrix = MATRIX_ENTER,
+    .leave_matrix = MATRIX_LEAVE,
     .sigmoid = sigmoid,
     .tanh = hyperbolic_tangent,
 };

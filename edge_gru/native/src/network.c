@@ -86,6 +86,7 @@ static void size_workspace(struct network *net) {
                                             &cell->projection};
         for (size_t p = 0; p < sizeof products / sizeof products[0]; p++) {
             room->operand_stride = larger(room->operand_stride, operand_bytes(products[p]));
+            net->has_matrices |= products[p]->in_matrix;
         }
         room->gates_stride = larger(room->gates_stride, cell->n_gates * cell->n_blocks * LANES);
         room->spare_stride = larger(room->spare_stride, cell->n_blocks * LANES);
@@ -240,17 +241,17 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
 void network_step(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                   float *y) {
     const struct float_mode mode = float_mode_enter();
-    const int is_batch = n_rows > 1 && net->kernel->enter;
-    if (is_batch) {
-        net->kernel->enter();
+    const int is_in_matrix = n_rows > 1 && net->has_matrices;
+    if (is_in_matrix) {
+        net->kernel->enter_matrix();
     }
     for (size_t r = 0; r < n_rows; r += net->rows_at_once) {
         const size_t n = n_rows - r < net->rows_at_once ? n_rows - r : net->rows_at_once;
         step_tile(net, n, streams + r, x + r * net->values[INPUT_VALUE].width,
                   y + r * net->values[net->output].width);
     }
-    if (is_batch) {
-        net->kernel->leave();
+    if (is_in_matrix) {
+        net->kernel->leave_matrix();
     }
     float_mode_leave(mode);
 }

@@ -51,6 +51,7 @@ struct network {
     size_t scratch_stride;
     size_t rows_at_once;
     struct workspace room;
+    int has_matrices;
     size_t widest; /* value */
     int is_sealed;
 };

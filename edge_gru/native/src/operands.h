@@ -9,7 +9,7 @@
 /* Zeros in a line after the operands that there are, for kernels that read whole lines. */
 LANES_INLINE void end_line(const struct product *p, uint8_t *out) {
     const unsigned n_last = (unsigned)(4 * p->n_steps % OPERAND_LINE);
-    if (n_last) {
+    if (uses_matrix(p) && n_last) {
         line_clear(out + 4 * p->n_steps - n_last, n_last);
     }
 }
@@ -54,7 +54,7 @@ static void prepare(const struct product *p, const struct workspace *room, size_
         uint8_t *out = room->operands + r * room->operand_stride;
         operands[r] = out;
         if (n_rows > 1) {
-            stay_awake(r);
+            stay_awake(p, r);
         }
         switch (p->form) {
         case FORM_INT8:

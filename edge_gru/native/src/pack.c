@@ -67,7 +67,9 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
     out->n_vectors = matrix->n_gates * (round_up(matrix->n_units, LANES) / LANES);
     out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
     out->operand_step = matrix->operand_step;
-    if (!take_product(arena, matrix, (kernel->steps_at_once - 1) * n_group * LANES, out)) {
+    out->in_matrix = !is_float && kernel->matrix_steps && out->n_steps >= kernel->matrix_steps;
+    const size_t n_spare = out->in_matrix ? kernel->matrix_steps * n_group * LANES : 0;
+    if (!take_product(arena, matrix, n_spare, out)) {
         return 0;
     }
     for (size_t i = 0; i < out->n_vectors * LANES; i++) {

@@ -114,7 +114,6 @@ LANES_INLINE void add_floats(enum form form, const struct tiled *t, int n_tile, 
     F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
     for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
         const size_t n_rows = rows_from(t, first, (size_t)n_tile);
-        stay_awake(first);
         for (size_t c = 0; c < N_CHAINS; c++) {
             sum_chain(t, first, c, n_tile, n_vectors, chains[c]);
         }
@@ -148,50 +147,54 @@ LANES_INLINE void add_in_tiles(enum form form, const struct tiled *t, int n_tile
     DEFINE_TILE(name##_2, form, n_rows, 2)                                                         \
     DEFINE_TILE(name##_3, form, n_rows, 3)
 
+DEFINE_TILES(tile_fp32, FORM_FP32, TILE_FLOAT)
+DEFINE_TILES(tile_fp16, FORM_FP16, TILE_FLOAT)
+DEFINE_TILES(tile_int8, FORM_INT8, TILE_INT8)
+DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
+
 #ifdef MATRIX_HEADER
 #include MATRIX_HEADER
 #else
-enum { TILE_MOST = MAX_TILE };
-DEFINE_TILES(tile_int8, FORM_INT8, TILE_INT8)
-DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
-#define TILES_INT8 tile_int8_1, tile_int8_2, tile_int8_3
-#define TILES_HILO tile_hilo_1, tile_hilo_2, tile_hilo_3
-#define SHAPE_INT8 {TILE_INT8, TILE_VECTORS_INT8, (TILE_INT8 + 1) / 2}
-#define SHAPE_HILO {TILE_HILO, TILE_VECTORS_HILO, (TILE_HILO + 1) / 2}
-#define STEPS_AT_ONCE 1
-#define TILES_ENTER NULL
-#define TILES_LEAVE NULL
+#define MATRIX_TILES
+#define MATRIX_SHAPES
+#define MATRIX_STEPS 0
+#define MATRIX_ENTER NULL
+#define MATRIX_LEAVE NULL
 #endif
 
-DEFINE_TILES(tile_fp32, FORM_FP32, TILE_FLOAT)
-DEFINE_TILES(tile_fp16, FORM_FP16, TILE_FLOAT)
-
-static AddTiled *const tiles[N_FORMS][4] = {
+/* By form, and those of matrix registers by integer form. */
+static AddTiled *const tiles[][4] = {
     {tile_fp32_1, tile_fp32_2, tile_fp32_3},
     {tile_fp16_1, tile_fp16_2, tile_fp16_3},
-    {TILES_INT8},
-    {TILES_HILO},
+    {tile_int8_1, tile_int8_2, tile_int8_3},
+    {tile_hilo_1, tile_hilo_2, tile_hilo_3},
+    MATRIX_TILES
 };
 
-static const struct shape shapes[N_FORMS] = {
+static const struct shape shapes[] = {
     {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
     {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
-    SHAPE_INT8,
-    SHAPE_HILO,
+    {TILE_INT8, TILE_VECTORS_INT8, (TILE_INT8 + 1) / 2},
+    {TILE_HILO, TILE_VECTORS_HILO, (TILE_HILO + 1) / 2},
+    MATRIX_SHAPES
 };
+
+static inline size_t kind_of_tiles(const struct product *p) {
+    return uses_matrix(p) ? N_FORMS + (size_t)(p->form - FORM_INT8) : (size_t)p->form;
+}
 
 /* How many of the rows, from the first on, tiles take. */
-static inline size_t tiled_rows(enum form form, size_t n_rows) {
-    const size_t n_tile = shapes[form].n_rows;
-    const size_t n_left = n_rows % n_tile;
-    return n_tile == 1 ? 0 : n_left < shapes[form].least_rows ? n_rows - n_left : n_rows;
+static inline size_t tiled_rows(const struct product *p, size_t n_rows) {
+    const struct shape *shape = &shapes[kind_of_tiles(p)];
+    const size_t n_left = n_rows % shape->n_rows;
+    return shape->n_rows == 1 ? 0 : n_left < shape->least_rows ? n_rows - n_left : n_rows;
 }
 
 /* All vectors of a group, in parts of equal size. */
 static void add_tiled(const struct tiled *whole) {
-    const enum form form = whole->part.p->form;
+    const size_t kind = kind_of_tiles(whole->part.p);
     const size_t n_group = whole->part.n_group;
-    const size_t n_parts = (n_group + shapes[form].n_vectors - 1) / shapes[form].n_vectors;
+    const size_t n_parts = (n_group + shapes[kind].n_vectors - 1) / shapes[kind].n_vectors;
     const size_t n_part = (n_group + n_parts - 1) / n_parts;
     for (size_t v = 0; v < n_group; v += n_part) {
         const size_t n = n_group - v < n_part ? n_group - v : n_part;
@@ -200,7 +203,7 @@ static void add_tiled(const struct tiled *whole) {
         t.add_at += v * LANES;
         t.out_at += v * LANES;
         t.add_last = v + n == n_group ? whole->add_last : NULL;
-        tiles[form][n - 1](&t);
+        tiles[kind][n - 1](&t);
     }
 }
 

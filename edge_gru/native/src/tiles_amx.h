@@ -11,11 +11,11 @@
 
 #include "sums.h"
 
-#define STEPS_AT_ONCE 16
-#define TILES_ENTER matrix_enter
-#define TILES_LEAVE matrix_leave
+#define MATRIX_STEPS 16
+#define MATRIX_ENTER matrix_enter
+#define MATRIX_LEAVE matrix_leave
 
-enum { TILE_MOST = 16, MATRIX_VECTORS = 4 };
+enum { MATRIX_ROWS = 16, MATRIX_VECTORS = 4 };
 
 struct matrix_shapes {
     uint8_t palette;
@@ -69,13 +69,13 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     if (n_vectors > 3) {
         MATRIX_LOAD(3, correction + 3 * LANES, (size_t)0);
     }
-    for (size_t k = 0; k < n_steps; k += STEPS_AT_ONCE) {
+    for (size_t k = 0; k < n_steps; k += MATRIX_STEPS) {
         MATRIX_LOAD(4, operands + 4 * k, operand_stride);
         MATRIX_STEP(0)
         MATRIX_STEP(1)
         MATRIX_STEP(2)
         MATRIX_STEP(3)
-        weights += STEPS_AT_ONCE * stride;
+        weights += MATRIX_STEPS * stride;
     }
     MATRIX_STORE(0, sums, row_bytes);
     if (n_vectors > 1) {
@@ -89,7 +89,7 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     }
 }
 
-enum { MATRIX_SUMS = 2 * TILE_MOST * MATRIX_VECTORS };
+enum { MATRIX_SUMS = 2 * MATRIX_ROWS * MATRIX_VECTORS };
 
 /* The sums of a tile of rows, and of their lo. */
 LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t first, int n_vectors,
@@ -98,7 +98,7 @@ LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t first
     matrix_sums(&t->part, operands, t->operand_stride, n_vectors, sums);
     if (form == FORM_INT8_HILO) {
         matrix_sums(&t->part, operands + low_offset(t->part.p), t->operand_stride, n_vectors,
-                    sums + TILE_MOST * n_vectors);
+                    sums + MATRIX_ROWS * n_vectors);
     }
 }
 
@@ -106,12 +106,12 @@ LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t first
 LANES_INLINE void add_in_matrices(enum form form, const struct tiled *t, int n_vectors) {
     I sums[2][MATRIX_SUMS];
     sum_matrix(form, t, 0, n_vectors, sums[0]);
-    for (size_t first = 0; first < t->n_rows; first += TILE_MOST) {
-        const size_t next = first + TILE_MOST;
+    for (size_t first = 0; first < t->n_rows; first += MATRIX_ROWS) {
+        const size_t next = first + MATRIX_ROWS;
         if (next < t->n_rows) {
-            sum_matrix(form, t, next, n_vectors, sums[next / TILE_MOST % 2]);
+            sum_matrix(form, t, next, n_vectors, sums[next / MATRIX_ROWS % 2]);
         }
-        write_integers(form, t, first, TILE_MOST, n_vectors, sums[first / TILE_MOST % 2]);
+        write_integers(form, t, first, MATRIX_ROWS, n_vectors, sums[first / MATRIX_ROWS % 2]);
     }
 }
 
@@ -124,9 +124,9 @@ LANES_INLINE void add_in_matrices(enum form form, const struct tiled *t, int n_v
 DEFINE_MATRICES(matrix_int8, FORM_INT8)
 DEFINE_MATRICES(matrix_hilo, FORM_INT8_HILO)
 
-#define TILES_INT8 matrix_int8_1, matrix_int8_2, matrix_int8_3, matrix_int8_4
-#define TILES_HILO matrix_hilo_1, matrix_hilo_2, matrix_hilo_3, matrix_hilo_4
-#define SHAPE_INT8 {TILE_MOST, MATRIX_VECTORS, 3}
-#define SHAPE_HILO SHAPE_INT8
+#define MATRIX_TILES                                                                               \
+    {matrix_int8_1, matrix_int8_2, matrix_int8_3, matrix_int8_4},                                  \
+        {matrix_hilo_1, matrix_hilo_2, matrix_hilo_3, matrix_hilo_4},
+#define MATRIX_SHAPES {MATRIX_ROWS, MATRIX_VECTORS, 3}, {MATRIX_ROWS, MATRIX_VECTORS, 3},
 
 #endif

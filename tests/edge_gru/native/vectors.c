@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_STREAMS = 7, N_OUT = 5 };
+enum { N_STREAMS = 75, N_OUT = 5, MAX_IN = 96 };
 
 static int n_allocations;
 
@@ -146,13 +146,19 @@ static void add_head(struct network *net, enum form form, size_t x) {
     run->bias = random_rows(net, 1, N_OUT);
 }
 
-/* Alternate batches of some streams with steps of one, as an engine may. */
+/*
+ * Alternate batches of some streams with steps of one, as an engine may: of every number from one
+ * to more than are taken at once, in any order.
+ */
 static uint64_t run(struct network *net, size_t n_in, size_t n_steps) {
     uint64_t hash = 0xcbf29ce484222325u;
-    float x[N_STREAMS * 64], y[N_STREAMS * N_OUT];
+    float x[N_STREAMS * MAX_IN], y[N_STREAMS * N_OUT];
     for (size_t t = 0; t < n_steps; t++) {
-        const int32_t streams[N_STREAMS] = {3, 0, 6, 1, 5, 2, 4};
-        const size_t n = t % 4 == 0 ? N_STREAMS : 1;
+        const size_t n = t % 8 == 0 ? 1 + (t / 8 * 17 + N_STREAMS - 1) % N_STREAMS : 1;
+        int32_t streams[N_STREAMS];
+        for (size_t i = 0; i < N_STREAMS; i++) { /* 31 has no divisor in common with 75 */
+            streams[i] = (int32_t)((i * 31 + t) % N_STREAMS);
+        }
         for (size_t i = 0; i < n * n_in; i++) {
             x[i] = 2.0f * next_float();
         }
@@ -203,6 +209,7 @@ int main(int n_args, char **args) {
             for (int h_form = 0; h_form < N_FORMS; h_form++) {
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 5, 11, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 18, 50, n_steps);
+                run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 67, 83, n_steps / 4);
             }
         }
     }
