@@ -209,18 +209,15 @@ static void step_rnn(const struct cell *cell, const struct workspace *room, size
     }
 }
 
-static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                 const float *const *x, float *const *h, float *const *c) {
-    float *gates[MAX_ROWS];
+/* A step from the products with x. */
+static void step_from(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                      float *const *gates, float *const *h, float *const *c) {
     float *spare[MAX_ROWS];
-    gates[0] = room->gates;
+    struct rows rows = {gates, h, c, h};
     spare[0] = room->spare;
     for (size_t r = 1; r < n_rows; r++) {
-        gates[r] = room->gates + r * room->gates_stride;
         spare[r] = room->spare + r * room->spare_stride;
     }
-    struct rows rows = {gates, h, c, h};
-    dense(&cell->x, room, n_rows, x, cell->bias, gates);
     switch (cell->kind) {
     case CELL_GRU:
         step_gru(cell, room, n_rows, &rows);
@@ -240,6 +237,35 @@ static void step(const struct cell *cell, const struct workspace *room, size_t n
     default:
         step_rnn(cell, room, n_rows, &rows);
         break;
+    }
+}
+
+static void product_with_x(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                           const float *const *x, float **gates) {
+    gates[0] = room->gates;
+    for (size_t r = 1; r < n_rows; r++) {
+        gates[r] = room->gates + r * room->gates_stride;
+    }
+    dense(&cell->x, room, n_rows, x, cell->bias, gates);
+}
+
+static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                 const float *const *x, float *const *h, float *const *c) {
+    float *gates[MAX_ROWS];
+    product_with_x(cell, room, n_rows, x, gates);
+    step_from(cell, room, n_rows, gates, h, c);
+}
+
+static void run(const struct cell *cell, const struct workspace *room, size_t n_steps,
+                const float *const *x, float *const *h, float *const *c) {
+    float *gates[MAX_ROWS];
+    product_with_x(cell, room, n_steps, x, gates);
+    for (size_t t = 0; t < n_steps; t++) {
+        memcpy(h[t + 1], h[t], cell->h.n_operand * sizeof(float));
+        if (cell->kind == CELL_LSTM) {
+            memcpy(c[t + 1], c[t], cell->n_hidden * sizeof(float));
+        }
+        step_from(cell, room, 1, gates + t, h + t + 1, c + t + 1);
     }
 }
 

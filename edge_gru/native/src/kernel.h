@@ -89,6 +89,12 @@ struct kernel {
     /* Advances h (and c, of an LSTM) in place. */
     void (*step)(const struct cell *, const struct workspace *, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c);
+    /*
+     * Steps of one stream: h[t + 1], and c[t + 1] of an LSTM, from x[t], h[t] and c[t]. The products
+     * with x need no state, so that one pass over their weights serves all steps.
+     */
+    void (*run)(const struct cell *, const struct workspace *, size_t n_steps,
+                const float *const *x, float *const *h, float *const *c);
     /* Around calls with many rows and such products, in their thread. */
     void (*enter_matrix)(void);
     void (*leave_matrix)(void);

@@ -7,6 +7,7 @@ const struct kernel KERNEL = {
     .operand_offset = OPERAND_OFFSET,
     .dense = dense,
     .step = step,
+    .run = run,
     .enter_matrix = MATRIX_ENTER,
     .leave_matrix = MATRIX_LEAVE,
     .sigmoid = sigmoid,
