@@ -215,8 +215,17 @@ static float *row_of(const struct network *net, size_t id, size_t row, int32_t s
 
 static void rows_of(const struct network *net, size_t id, size_t n_rows, const int32_t *streams,
                     float **rows) {
-    for (size_t r = 0; r < n_rows; r++) {
-        rows[r] = row_of(net, id, r, streams[r]);
+    const struct value *value = &net->values[id];
+    float *first = row_of(net, id, 0, 0);
+    if (value->space == SPACE_STATE) {
+        for (size_t r = 0; r < n_rows; r++) {
+            rows[r] = first + (size_t)streams[r] * net->state_stride;
+        }
+    } else {
+        const size_t stride = value->space == SPACE_CONSTANT ? 0 : net->scratch_stride;
+        for (size_t r = 0; r < n_rows; r++) {
+            rows[r] = first + r * stride;
+        }
     }
 }
 

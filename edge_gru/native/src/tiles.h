@@ -30,10 +30,23 @@ struct shape {
 
 typedef void AddTiled(const struct tiled *);
 
-LANES_INLINE const float *added(const struct tiled *t, size_t row, size_t vector,
-                                size_t n_vectors) {
-    return t->add_last && vector == n_vectors - 1 ? t->add_last
-                                                  : t->add[row] + t->add_at + vector * LANES;
+/* Where the rows of a tile lie, in variables that a store cannot change. */
+struct ends {
+    const float *const *add;
+    size_t add_at;
+    const float *add_last;
+    float *const *out;
+    size_t out_at;
+};
+
+LANES_INLINE struct ends ends_from(const struct tiled *t, size_t first) {
+    const struct ends ends = {t->add + first, t->add_at, t->add_last, t->out + first, t->out_at};
+    return ends;
+}
+
+LANES_INLINE F added(const struct ends *ends, size_t row, int vector, int n_vectors) {
+    const float *add = ends->add[row] + ends->add_at + vector * LANES;
+    return f_load(ends->add_last && vector == n_vectors - 1 ? ends->add_last : add);
 }
 
 /* The rows of the tile that begins with this one. */
@@ -47,13 +60,14 @@ LANES_INLINE void write_integers(enum form form, const struct tiled *t, size_t f
     const struct part *s = &t->part;
     const float *scale = s->p->scale + (s->first + s->vector) * LANES;
     const size_t n_rows = rows_from(t, first, n_tile);
+    const struct ends ends = ends_from(t, first);
     for (size_t r = 0; r < n_rows; r++) {
         const I *high = sums + r * (size_t)n_vectors;
         const I *low = high + n_tile * (size_t)n_vectors;
-        float *out = t->out[first + r] + t->out_at;
+        float *out = ends.out[r] + ends.out_at;
         LANES_UNROLL
         for (int v = 0; v < n_vectors; v++) {
-            const F add = f_load(added(t, first + r, (size_t)v, (size_t)n_vectors));
+            const F add = added(&ends, r, v, n_vectors);
             F sum = f_of_int(high[v]);
             if (form == FORM_INT8_HILO) {
                 sum = f_fma(f_of_int(low[v]), f_set(1.0f / HILO_STEPS), sum);
@@ -117,12 +131,13 @@ LANES_INLINE void add_floats(enum form form, const struct tiled *t, int n_tile, 
         for (size_t c = 0; c < N_CHAINS; c++) {
             sum_chain(t, first, c, n_tile, n_vectors, chains[c]);
         }
+        const struct ends ends = ends_from(t, first);
         for (size_t r = 0; r < n_rows; r++) {
-            float *out = t->out[first + r] + t->out_at;
+            float *out = ends.out[r] + ends.out_at;
             LANES_UNROLL
             for (int v = 0; v < n_vectors; v++) {
                 const size_t i = r * (size_t)n_vectors + (size_t)v;
-                const F add = f_load(added(t, first + r, (size_t)v, (size_t)n_vectors));
+                const F add = added(&ends, r, v, n_vectors);
                 const F sum =
                     f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
                 f_store(out + v * LANES, f_add(add, form == FORM_FP16 ? f_half(sum) : sum));
