@@ -146,10 +146,10 @@ static void add_head(struct network *net, enum form form, size_t x) {
     run->bias = random_rows(net, 1, N_OUT);
 }
 
-/* Sequences of every length up to more than a block, then one that has to be steps as well. */
+/* A short sequence, and one of more than a block: to the last bit what steps make of it. */
 static uint64_t run_sequences(struct network *net, size_t n_in, uint64_t hash) {
     static float x[N_STREAMS * MAX_IN], y[N_STREAMS * N_OUT], expected[N_STREAMS * N_OUT];
-    for (size_t n = 1; n <= N_STREAMS; n += 1 + n / 4) {
+    for (size_t n = 2; n <= N_STREAMS; n += 63) {
         const int32_t runs = (int32_t)(n % N_STREAMS), steps = (runs + 1) % N_STREAMS;
         const size_t n_bytes = net->state_stride * sizeof *net->states;
         for (size_t i = 0; i < n * n_in; i++) {
