@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak test-pythons clean
+  link-soak boot-arm64 tensorrt-parse tensorrt-signatures test-gpu mutants test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -32,6 +32,11 @@ accuracy: .venv/ready
 importers: .venv/ready
 	.venv/bin/python tests/quantization/importers/matrix.py
 
+# Every step graph in NVIDIA's ONNX parser and builder, on the CPU: their licence, 170 MB, x86-64.
+tensorrt-parse: .venv/ready
+	.venv/bin/python tests/quantization/tensorrt/check_graphs.py
+	.venv/bin/python -m pytest tests/quantization/tensorrt
+
 # The example firmware on an emulated board, ten minutes at 1 kHz; and the library's fuzzer, as long.
 BOARD_S ?= 600
 FIRMWARE_TESTS = .venv/bin/python -m pytest tests/firmware_bridge/firmware
@@ -50,6 +55,29 @@ link-throughput: .venv/ready
 link-soak: .venv/ready
 	.venv/bin/python tests/firmware_bridge/soak.py
 
+# As root: deploy/ on an emulated arm64 Debian with an emulated USB adapter; install, run, hot-plug.
+boot-arm64: .venv/ready
+	.venv/bin/python -m tests.boot.boot_arm64
+
+# What the TensorRT engine calls, against NVIDIA's own bindings and runtimes: downloads them.
+TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
+
+tensorrt-signatures: .venv/ready
+	EDGE_GRU_TENSORRT_VERSIONS="$(TENSORRT_VERSIONS)" \
+	    .venv/bin/python -m pytest tests/tensorrt_bindings -v
+
+# The suites over all engines on a board's own TensorRT instead of a fake.
+test-gpu: .venv/ready
+	EDGE_GRU_REAL_GPU=1 .venv/bin/python -m pytest -k tensorrt \
+	    tests/edge_gru/engines/test_contract.py tests/edge_gru/engines/test_golden.py
+
+# Breaks the TensorRT engine in every small way, and lists what no test sees: an hour.
+# MUTATE names some of its modules, as in MUTATE="cache folder".
+MUTATE ?=
+
+mutants: .venv/ready
+	PYTHONPATH=. .venv/bin/python tests/edge_gru/engines/tensorrt/mutants.py $(MUTATE)
+
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
 PYTHONS_HERE = $(strip $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v))))
@@ -59,6 +87,16 @@ test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 
 test-python-%: .venv-%/ready
 	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
+
+# What an installation has in it: packages, versions, licences, as CycloneDX.
+sbom: .venv-sbom/ready
+	mkdir -p dist
+	.venv-sbom/bin/python deploy/sbom.py -o dist/edge-gru.cdx.json
+
+.venv-sbom/ready: pyproject.toml
+	$(PYTHON) -m venv --without-pip .venv-sbom
+	$(PYTHON) -m pip --python .venv-sbom/bin/python install --quiet '.[onnxruntime,signed]'
+	touch $@
 
 # The C part of the native engine: build it in place, for the environment of the tests.
 SETUP := .venv/bin/python -c 'from setuptools import setup; setup()' --quiet
@@ -170,4 +208,4 @@ build/roof: quantization/benchmark/roof.c
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .cache build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache

@@ -108,7 +108,7 @@ install_venv() { # a fresh one beside the old one; the link turns only when it i
         "$python" -m venv --system-site-packages --without-pip "$venv"
         env -u PYTHONPATH "$venv/bin/python" "$(echo "$wheels"/pip-*.whl)/pip" --isolated install \
             --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
-            --no-index --find-links "$wheels" --ignore-installed 'edge-gru[onnxruntime]'
+            --no-index --find-links "$wheels" --ignore-installed 'edge-gru[onnxruntime,signed]'
         (cd / && "$venv/bin/edge-gru" --help >/dev/null) ||
             die "the installed edge-gru does not start; nothing was switched over"
         sync -f "$venv"
@@ -132,7 +132,7 @@ install_system_files() {
     if [[ ! -e $root$CONFIG ]]; then
         put "$here/edge-gru.toml.example" "$CONFIG" 644
     fi
-    mkdir -p "$root/var/lib/edge-gru"
+    mkdir -p "$root/var/lib/edge-gru" "$root/etc/edge-gru/keys"
 }
 
 apply() { # what the running system has to be told

@@ -2,7 +2,7 @@
 # On the host: gathers every wheel that a board needs in one folder, for install.sh to use offline.
 set -euo pipefail
 
-readonly PACKAGE='edge-gru[onnxruntime]'
+readonly PACKAGE='edge-gru[onnxruntime,signed]'
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 

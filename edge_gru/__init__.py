@@ -7,12 +7,14 @@ from edge_gru.errors import (
     ConfigError,
     DataError,
     EdgeGruError,
+    EngineLostError,
     EngineUnavailableError,
     GateError,
     GoldenMismatchError,
     InputShapeError,
     ModelError,
     StateMismatchError,
+    StoreError,
 )
 from edge_gru.predictor import GapPolicy, Prediction, Predictor
 from edge_gru.state import State
@@ -25,6 +27,7 @@ __all__ = [
     "DataError",
     "EdgeGruError",
     "Engine",
+    "EngineLostError",
     "EngineUnavailableError",
     "GapPolicy",
     "GateError",
@@ -35,6 +38,7 @@ __all__ = [
     "Predictor",
     "State",
     "StateMismatchError",
+    "StoreError",
     "__version__",
     "load",
 ]

@@ -205,16 +205,25 @@ def load(path: str | os.PathLike[str]) -> Bundle:
         BundleError: missing, truncated, tampered with, hostile, or of another format.
     """
     file = Path(path)
-    try:
-        data = _read(file)
-    except OSError as error:
-        raise BundleError(
-            f"cannot read bundle {file}: {error.strerror or error}; check the path"
-        ) from error
+    data = read_bytes(file)
     try:
         return parse(data)
     except BundleError as error:
         raise BundleError(f"{file}: {error}") from error
+
+
+def read_bytes(file: Path) -> bytes:
+    """Read a file that may be a bundle.
+
+    Raises:
+        BundleError: it cannot be read, is no regular file, or is larger than a bundle can be.
+    """
+    try:
+        return _read(file)
+    except OSError as error:
+        raise BundleError(
+            f"cannot read bundle {file}: {error.strerror or error}; check the path"
+        ) from error
 
 
 def _read(file: Path) -> bytes:

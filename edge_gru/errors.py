@@ -18,6 +18,18 @@ class EngineUnavailableError(EdgeGruError, RuntimeError):
     """An engine is unknown, not installed here, or cannot run this bundle."""
 
 
+class EngineLostError(EngineUnavailableError, RuntimeError):
+    """An engine broke under its streams, and cannot run again in this process.
+
+    ``states`` holds the last saved or loaded state of each stream that has one, by its number: what
+    another engine can continue from.
+    """
+
+    def __init__(self, message: str, states: Mapping[int, Any] | None = None) -> None:
+        super().__init__(message)
+        self.states = dict(states or {})
+
+
 class GoldenMismatchError(EdgeGruError, RuntimeError):
     """An engine does not reproduce the golden vectors of the bundle, so it may not serve."""
 
@@ -32,6 +44,10 @@ class StateMismatchError(EdgeGruError, ValueError):
 
 class ConfigError(EdgeGruError, ValueError):
     """A setting is unknown, missing or out of its range."""
+
+
+class StoreError(EdgeGruError, RuntimeError):
+    """A bundle may not be put on this device, or the store cannot do what it was asked."""
 
 
 class ModelError(EdgeGruError, ValueError):

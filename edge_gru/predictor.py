@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_gru.engines.base import Engine
-from edge_gru.errors import ConfigError, InputShapeError
+from edge_gru.errors import ConfigError, EngineLostError, InputShapeError
+from edge_gru.state import State
 from firmware_bridge.sample import Float32, Sample
 
 Float64 = npt.NDArray[np.float64]
@@ -74,21 +76,92 @@ class Predictor:
     A recurrent state is a claim about the past, so it is cleared where the past is unknown: after
     a long gap, after a restart of the board, when time runs backwards. A sample that is not finite
     never reaches the state; it counts as one missing sample.
+
+    With a ``spare``, which opens another engine of the model, an engine that is lost is replaced:
+    from the last checkpoint, and the samples since then, its state is computed again. Whoever gives
+    one calls ``checkpoint`` about once a second, which also frees those samples.
     """
 
-    def __init__(self, engine: Engine, *, gap_policy: GapPolicy, n_warmup: int | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        gap_policy: GapPolicy,
+        n_warmup: int | None,
+        spare: Callable[[EngineLostError], Engine] | None = None,
+    ) -> None:
         self._engine = engine
+        self._spare = spare
+        self._saved: State | None = None
+        self._since: list[Float32] = []  # samples that the saved state has not seen
         self._policy = gap_policy
         self._n_warmup = math.inf if n_warmup is None else n_warmup
         self.statistics = PredictorStatistics()
-        limit = engine.manifest.precisions[engine.precision].input_limit
-        self._limit = None if limit is None else np.array([limit.minimum, limit.maximum])
-        if limit is not None:
-            self.statistics.saturated = [0] * engine.n_in
+        self._read_limit()
         self._clear()
 
+    def _read_limit(self) -> None:
+        limit = self._engine.manifest.precisions[self._engine.precision].input_limit
+        self._limit = None if limit is None else np.array([limit.minimum, limit.maximum])
+        if limit is not None and not self.statistics.saturated:
+            self.statistics.saturated = [0] * self._engine.n_in
+
+    def switch(
+        self, engine: Engine, spare: Callable[[EngineLostError], Engine] | None = None
+    ) -> Engine:
+        """Go on with another engine of the same model; return the one from before, still open.
+
+        The state is carried over, so the next sample is predicted as it would have been. ``spare``
+        opens a replacement for the new one.
+
+        Raises:
+            StateMismatchError: it is of another model; nothing is changed.
+        """
+        before, state = self._engine, self._engine.save_state(0)
+        engine.load_state(0, state)
+        self._engine, self._spare, self._saved = engine, spare, state
+        self._since.clear()
+        self._read_limit()
+        return before
+
+    def checkpoint(self) -> None:
+        """Save the state, from which a spare engine can go on."""
+        try:
+            self._saved = self._engine.save_state(0)
+        except EngineLostError as error:
+            self._recover(error)
+            self._saved = self._engine.save_state(0)
+        self._since.clear()
+
+    def _recover(self, error: EngineLostError) -> None:
+        """Go on with the spare engine where the lost one stopped."""
+        if self._spare is None:
+            raise error
+        spare, self._spare = self._spare, None
+        self._engine = spare(error)
+        self._read_limit()
+        if self._saved is not None:
+            self._engine.load_state(0, self._saved)
+        for x in self._since:
+            self._engine.step(x)
+
+    def _step(self, x: Float32) -> Float32:
+        try:
+            y = self._engine.step(x)
+        except EngineLostError as error:
+            self._recover(error)
+            y = self._engine.step(x)
+        if self._spare is not None:
+            self._since.append(x)
+        return y
+
     def _clear(self) -> None:
-        self._engine.reset(0)
+        self._saved = None
+        self._since.clear()
+        try:
+            self._engine.reset(0)
+        except EngineLostError as error:
+            self._recover(error)
         self._n_steps = 0
         self._n_missing = 0
         self._last_t_s: float | None = None
@@ -102,6 +175,18 @@ class Predictor:
         if self._n_steps:
             self.statistics.resets_epoch += 1
         self._clear()
+
+    def continue_from(self, earlier: Predictor) -> None:
+        """Continue the stream of another predictor with its state.
+
+        Raises:
+            StateMismatchError: the state is none that this engine's model can have; it starts anew.
+        """
+        state = replace(earlier._engine.save_state(0), model_hash=self._engine.model_hash)
+        self._engine.load_state(0, state)
+        self._n_steps = earlier._n_steps
+        self._n_missing = earlier._n_missing
+        self._last_t_s = earlier._last_t_s
 
     def push(self, sample: Sample) -> Prediction | None:
         """Predict from ``sample`` and all samples since the state was last cleared.
@@ -123,7 +208,7 @@ class Predictor:
         if self._limit is not None:
             self._count_saturated(sample.values, *self._limit)
         self._apply_policy(sample)
-        values = self._engine.step(sample.values)
+        values = self._step(sample.values)
         self._n_steps += 1
         self._n_missing = 0
         self._last_t_s = sample.t_s

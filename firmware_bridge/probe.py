@@ -40,7 +40,10 @@ def probe_port(
 
     Raises:
         PortError: the port cannot be opened.
+        FormatError: a time to listen, or a baud rate, that makes no sense.
     """
+    if not 0 < listen_s < float("inf"):
+        raise FormatError(f"expected a positive time to listen, got {listen_s:g} s")
     for baud in bauds:
         port = new_port(path, baud)
         port.open()

@@ -29,7 +29,7 @@ class GraphBuilder:
     def constant(self, name: str, value: Array) -> str:
         """Add a constant, unless there is one of that name."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def weight(self, name: str) -> Array:

@@ -8,7 +8,9 @@ import msgspec
 import numpy as np
 
 from edge_gru.engines.base import Engine
-from edge_gru.engines.select import ENGINES, open_engine, times_us
+from edge_gru.engines.measure import times_us
+from edge_gru.engines.select import AUTO, open_engine
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError, EngineUnavailableError
 from edge_gru.manifest import Recipe
 from quantization import pack
@@ -74,7 +76,7 @@ def measure_rungs(work: Work, engine: str) -> list[Rung]:
 
     Rounding is to nearest here: it does not change what a step costs.
     """
-    names = [name for name, row in ENGINES.items() if row.serves] if engine == "auto" else [engine]
+    names = _engines_of(engine)
     with ExitStack() as stack:
         opened: dict[str, Engine] = {}
         for rung in _RUNGS:
@@ -106,6 +108,12 @@ def measure_rungs(work: Work, engine: str) -> list[Rung]:
             f"expected an engine of {', '.join(ENGINES)} that runs here, got {engine!r}"
         )
     return sorted(found_rows, key=lambda row: row.p50_us)
+
+
+def _engines_of(name: str) -> list[str]:
+    if name != AUTO:
+        return [name]
+    return [name for name, row in ENGINES.items() if row.serves and not row.needs_build]
 
 
 def _to_nearest(recipe: Recipe) -> Recipe:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_gru.bundle import Bundle
+from edge_gru.engines.table import find_row
 from edge_gru.errors import ConfigError, GateError
 from edge_gru.manifest import Alert, Normalisation, Recipe
 from edge_gru.service.alerts import AlertRule
@@ -103,9 +104,12 @@ def quantize(  # noqa: PLR0913 - the one call that users make; all but two have 
         ModelError: the model is no causal stream; says why.
         DataError: the calibration does not fit the model, or is not finite.
         ConfigError: unknown recipe or metric, or names that do not fit the outputs.
+        EngineUnavailableError: there is no such engine.
         GateError: the quantized model does not pass its gate; says which checks, and what to do.
     """
     chosen = None if recipe == AUTO else find_recipe(recipe)
+    if engine != AUTO:
+        find_row(engine)
     data = check_sequences(calibration, schema, targets)
     settings = GateSettings(
         find_metric(metric, has_targets=targets is not None), tolerance, resets=resets

@@ -43,7 +43,8 @@ def firmware(source: Path, folder: Path, *, example: str, overwrite: bool, as_js
     """Write a program for a sensor board whose channels are those of a model.
 
     DIR gets the C library of the wire, an example around it, and schema.h, made from the bundle (a
-    sample is then float32 in physical units) or from a schema in TOML.
+    sample is then float32 in physical units) or from a schema in TOML, such as
+    `edge-gru ports --probe -o` writes.
     """
     files = project_files(example, _header(source), folder.resolve().name)
     _refuse_to_replace(folder, {} if overwrite else files)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +16,15 @@ from rich.table import Table
 from edge_gru.bundle import Bundle, load
 from edge_gru.cli.graph import step_tree
 from edge_gru.cli.messages import print_json
+from edge_gru.cli.progress import build_progress
 from edge_gru.cli.tables import engine_table, new_console, shortened
-from edge_gru.engines.select import Measurement, measure
+from edge_gru.engines.base import EngineSource
+from edge_gru.engines.choices import recall
+from edge_gru.engines.measure import Measurement, measure
+from edge_gru.engines.select import keep, ready_engines
+from edge_gru.engines.table import ENGINES, Build, unavailable
 from edge_gru.engines.tensors import WEIGHTS
+from edge_gru.errors import EngineUnavailableError
 from edge_gru.manifest import Manifest
 
 _EXAMPLES = """\b
@@ -23,35 +32,84 @@ Examples:
   edge-gru inspect pump.egb
   edge-gru inspect pump.egb --graph
   edge-gru inspect pump.egb --engines --json
+  edge-gru inspect pump.egb --measure
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engines", is_flag=True, help="Also verify and time every engine, here and now.")
-@click.option("--precision", help="Of the engines: fp32, int8 ...; default: each one's choice.")
+@click.option("--engines", is_flag=True, help="Also show what every engine does here.")
+@click.option("--measure", "anew", is_flag=True, help="Measure them anew, with what needs a build.")
+@click.option("--precision", help="Of the engines: fp32, int8 ...; default: all that may win.")
 @click.option("--graph", is_flag=True, help="Draw the step instead: its operations as a tree.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(
-    bundle: Path, *, engines: bool, precision: str | None, graph: bool, as_json: bool
+    bundle: Path, *, engines: bool, anew: bool, precision: str | None, graph: bool, as_json: bool
 ) -> None:
-    """Show what is in a bundle: channels, outputs, states, precisions, sizes and hashes."""
+    """Show what is in a bundle: channels, outputs, states, precisions, sizes and hashes.
+
+    The engines are verified and timed once, and the table is kept for this bundle and machine.
+    """
     loaded = load(bundle)
-    rows = measure(loaded.source, precision=precision) if engines else []
+    table = _engines(loaded.source, precision, anew=anew) if engines or anew else None
     if as_json:
-        print_json(_report(bundle, loaded, rows))
+        print_json(_report(bundle, loaded, table))
         return
     console = new_console(markup=False)
     if graph:
         console.print(step_tree(loaded))
-        return
-    _print_model(console, bundle, loaded)
-    _print_parts(console, loaded)
-    if engines:
-        console.print(engine_table(rows))
+    else:
+        _print_model(console, bundle, loaded)
+        _print_parts(console, loaded)
+    if table is not None:
+        console.print(engine_table(table.rows))
+        console.print(table.note)
 
 
-def _report(path: Path, bundle: Bundle, rows: list[Measurement]) -> dict[str, Any]:
+class _Table(NamedTuple):
+    """What the engines do here, and when that was found out; None: now."""
+
+    rows: Sequence[Measurement]
+    measured: datetime | None
+
+    @property
+    def note(self) -> str:
+        """Say where the table is from."""
+        if self.measured is None:
+            return "measured now"
+        return f"measured on {self.measured:%Y-%m-%d %H:%M}; --measure does it anew"
+
+
+def _engines(source: EngineSource, precision: str | None, *, anew: bool) -> _Table:
+    """Take the table that was kept, or measure; what needs a build only where asked to."""
+    source.precision(precision)
+    kept = None if anew else recall(source.manifest.model_hash, precision)
+    if kept is not None and kept.rows:
+        measured = datetime.fromtimestamp(kept.wall_s).astimezone()
+        return _Table([*kept.rows, *_unbuilt(kept.rows)], measured)
+    precisions = () if precision is None else (precision,)
+    if anew:
+        with build_progress("engines") as progress:
+            rows = measure(source, precisions=precisions, build=Build(progress))
+    else:
+        rows = measure(source, precisions=precisions, engines=ready_engines())
+    with suppress(EngineUnavailableError):  # none is usable: the table says why
+        keep(source, precision, rows)
+    return _Table([*rows, *_unbuilt(rows)], None)
+
+
+def _unbuilt(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Say of engines that were not measured how to build them, or why there are none."""
+    measured = {row.engine for row in rows}
+    how = "needs a build: edge-gru compile"
+    return [
+        Measurement(name, "", None, None, None, unavailable(name) or how)
+        for name, row in ENGINES.items()
+        if row.needs_build and name not in measured
+    ]
+
+
+def _report(path: Path, bundle: Bundle, table: _Table | None) -> dict[str, Any]:
     report = {
         "file": str(path),
         "n_bytes": bundle.n_bytes,
@@ -59,8 +117,10 @@ def _report(path: Path, bundle: Bundle, rows: list[Measurement]) -> dict[str, An
         "manifest": msgspec.to_builtins(bundle.manifest),
         "tensors": [tensor._asdict() for tensor in _tensors(bundle)],
     }
-    if rows:
-        report["engines"] = [{**msgspec.to_builtins(row), "usable": row.usable} for row in rows]
+    if table is not None:
+        rows = [{**msgspec.to_builtins(row), "usable": row.usable} for row in table.rows]
+        report["engines"] = rows
+        report["engines_measured"] = table.measured
     return report
 
 

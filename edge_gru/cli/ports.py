@@ -48,7 +48,9 @@ def ports(
 
     The by-id and by-path names stay the same when a board is plugged in again; ttyUSB0 may not.
     With --probe every port, or the PORTs given, is listened to: its format, baud rate, channels and
-    rate are printed, and written as a file that describes the port.
+    rate are printed, and written as a file that describes the port: `edge-gru record` takes it, and
+    `edge-gru firmware` writes a program for the same channels from it. The exit code is 1 if
+    nothing was found.
     """
     if not probe:
         if names or output is not None:
@@ -69,14 +71,14 @@ def ports(
 def _probe(names: tuple[str, ...], bauds: tuple[int, ...], listen_s: float) -> list[PortSettings]:
     found = []
     for name in names:
-        click.echo(f"listening to {name} ...", err=True)
+        click.echo(f"edge-gru: listening to {name} ...", err=True)
         try:
             result = probe_port(name, bauds or BAUDS, listen_s=listen_s)
         except PortError as error:
-            click.echo(f"{error}", err=True)
+            click.echo(f"edge-gru: {error}", err=True)
             continue
         if result is None:
-            click.echo(f"{name}: nothing that is known here; is the board sending?", err=True)
+            click.echo(f"edge-gru: {name}: nothing known here; is the board sending?", err=True)
         else:
             found.append(result)
     return found
@@ -98,7 +100,7 @@ def _write(found: list[PortSettings], output: Path) -> None:
     if output.exists():
         raise ConfigError(f"{output} exists; choose another file")
     output.write_text(found[0].to_toml(), encoding="utf-8")
-    click.echo(f"{output}: {len(found[0].channels)} channels", err=True)
+    click.echo(f"edge-gru: {output}: {len(found[0].channels)} channels", err=True)
 
 
 def _list(*, as_json: bool) -> None:

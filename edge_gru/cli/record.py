@@ -20,6 +20,7 @@ from firmware_bridge.port_settings import PortSettings
 from firmware_bridge.recording import Recorder
 
 _LOOK_S = 0.2
+_RECORDING = ".mcap"
 
 _EXAMPLES = """\b
 Examples:
@@ -56,6 +57,8 @@ def record(
     Foxglove and PlotJuggler open it; `edge-gru replay` plays it, `edge-gru run --port FILE.mcap`
     predicts from it, `edge-gru convert` makes a table of it. A crash costs the last second.
     """
+    if output.suffix != _RECORDING:
+        raise ConfigError(f"expected an output file {_RECORDING}, got {output}")
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"expected a positive duration, got {duration_s}")
     port = _port_settings(settings, {key: v for key, v in given.items() if v is not None})
@@ -102,7 +105,10 @@ def record(
 def _port_settings(file: Path | None, given: dict[str, Any]) -> PortSettings:
     """Return what the file says, overridden by options."""
     if file is not None:
-        return msgspec.structs.replace(PortSettings.read(file), **given)
+        port = msgspec.structs.replace(PortSettings.read(file), **given)
+        if not port.port:
+            raise ConfigError(f"expected a port in {file}, got none; add --port")
+        return port
     if "port" not in given:
         raise ConfigError("expected --port, or a file that `edge-gru ports --probe -o` wrote")
-    return PortSettings(**{"format": "framed", **given})
+    return PortSettings(**given)

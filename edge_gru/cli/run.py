@@ -12,16 +12,19 @@ import msgspec
 from edge_gru.bundle import SUFFIX
 from edge_gru.cli.messages import print_json
 from edge_gru.service import (
+    HealthFile,
     Notifier,
     RunConfig,
     Service,
     StatusSink,
+    StoredModels,
     Summary,
     make_config,
     open_sinks,
     read_settings,
     stop_on_signals,
 )
+from edge_gru.store import Store
 from firmware_bridge.formats import FORMATS
 
 _ARCHIVE = b"PK"
@@ -39,7 +42,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", metavar="BUNDLE|CONFIG.toml", type=click.Path(path_type=Path))
+@click.argument("file", metavar="BUNDLE|STORE|CONFIG.toml", type=click.Path(path_type=Path))
 @click.option("--port", help="The board's port, such as /dev/ttyACM0.")
 @click.option("--format", help=f"What the board speaks: {', '.join(FORMATS)} [framed].")
 @click.option("--baud", type=int, help="Bits per second [115200].")
@@ -57,11 +60,15 @@ Examples:
 @click.option("--stream", help="Name of this sensor in events [main].")
 @click.option("--flush", "flush_s", type=float, metavar="S", help="Longest wait of an event [0.2].")
 @click.option("--health", "health_s", type=float, metavar="S", help="Between health events [60].")
+@click.option("--health-file", help="For `edge-gru status` [health.json in RUNTIME_DIRECTORY].")
 @click.option("--check", is_flag=True, help="Print the settings that would be used, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary on stderr as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, last line of stderr."
+)
 def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     """Predict live from a serial port, one prediction per sample.
 
+    From a STORE of bundles the current one serves, and any that is installed while it runs.
     Predictions and events go to stdout, or to a file, as JSON Lines; messages and the summary go
     to stderr. SIGTERM or Ctrl-C ends the run after everything that was read is predicted. The exit
     code is 1 if events could not be written.
@@ -71,13 +78,9 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
     if check:
         print_json(config)
         return
-    notifier = Notifier.from_environment(os.environ)
-    service = Service(
-        config, [*open_sinks(config.outputs), StatusSink(notifier)], notifier=notifier
-    )
-    with stop_on_signals(service.stop):
-        summary = service.run()
-    _print_summary(summary, as_json=as_json)
+    summary, wants_restart = _run(config)
+    while wants_restart:  # a bundle of the store reads other channels
+        summary, wants_restart = _run(config)
     if summary.dropped_events:
         places = ", ".join(config.outputs)
         click.echo(
@@ -85,10 +88,39 @@ def run(file: Path, *, check: bool, as_json: bool, **options: Any) -> None:
             "check its space and its reader",
             err=True,
         )
+    _print_summary(summary, as_json=as_json)
+    if summary.dropped_events:
         click.get_current_context().exit(1)
 
 
+def _run(config: RunConfig) -> tuple[Summary, bool]:
+    notifier = Notifier.from_environment(os.environ)
+    models = StoredModels(config, Store(Path(config.store))) if config.store else None
+    health = _health_file(config)
+    service = Service(
+        config,
+        [*open_sinks(config.outputs), StatusSink(notifier), *health],
+        notifier=notifier,
+        models=models,
+        monitors=health,
+    )
+    with stop_on_signals(service.stop):
+        summary = service.run()
+    return summary, models is not None and models.wants_restart
+
+
+def _health_file(config: RunConfig) -> list[HealthFile]:
+    """Make the health file that is configured, or that of the service's own folder in /run."""
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    path = config.health_file or (folder and f"{folder}/health.json")
+    if not path:
+        return []
+    return [HealthFile(Path(path), device=config.device, stream=config.stream)]
+
+
 def _configure(file: Path, options: dict[str, Any]) -> RunConfig:
+    if file.is_dir():
+        return make_config({"store": str(file), **options}, origin="run")
     if _is_bundle(file):
         return make_config({"bundle": str(file), **options}, origin="run")
     return make_config({**read_settings(file), **options}, origin=str(file))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edge_gru.engines.select import Measurement
+from edge_gru.engines.measure import Measurement
 from edge_gru.errors import ConfigError
 
 _N_SHOWN = 8

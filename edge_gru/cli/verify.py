@@ -14,7 +14,8 @@ from edge_gru.bundle import Bundle, load
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import new_console
 from edge_gru.engines.golden import GoldenResult, replay
-from edge_gru.engines.select import ENGINES, open_engine
+from edge_gru.engines.select import open_engine
+from edge_gru.engines.table import ENGINES
 from edge_gru.engines.tensors import GOLDEN
 from edge_gru.errors import EngineUnavailableError
 

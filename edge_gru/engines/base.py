@@ -196,7 +196,10 @@ class Engine(ABC):
         """
         if self._is_closed:
             raise _closed()
-        first, end = (0, self.n_streams) if stream is None else (self._row(stream), stream + 1)
+        first, end = 0, self.n_streams
+        if stream is not None:
+            first = self._row(stream)
+            end = first + 1
         self._clear(slice(first, end))
         self._n_steps[first:end] = [0] * (end - first)
 
@@ -281,7 +284,7 @@ class Engine(ABC):
             raise _closed()
         if not 0 <= stream < self.n_streams:
             raise InputShapeError(f"expected a stream from 0 to {self.n_streams - 1}, got {stream}")
-        return stream
+        return int(stream)  # an int32 of numpy's would overflow in an address
 
 
 def _is_finite(values: npt.NDArray[Any]) -> bool:

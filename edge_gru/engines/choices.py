@@ -1,4 +1,4 @@
-"""Which engine was the fastest here: remembered for a bundle, these versions and this CPU."""
+"""Which engine was the fastest here: remembered for a bundle, these versions, this CPU and GPU."""
 
 from __future__ import annotations
 
@@ -14,22 +14,30 @@ from pathlib import Path
 
 import msgspec
 
+from edge_gru.engines.measure import Measurement
+from edge_gru.engines.tensorrt.board import Board
 from edge_gru.version import __version__
 
 _log = logging.getLogger(__name__)
 
 _CPU_FIELDS = ("model name", "flags", "CPU part", "CPU variant", "Features")
-_PACKAGES = ("numpy", "onnxruntime")
+_PACKAGES = ("numpy", "onnxruntime", "tensorrt")
+_SETTINGS = ("EDGE_GRU_NATIVE", "EDGE_GRU_TENSORRT")
 _EXTENSION = "_native*.so"
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An engine and precision, with the measured step in microseconds."""
+    """The engine and precision that were the fastest, and the table that shows it.
+
+    ``is_whole``: engines that need a build were measured too, or there are none here. ``wall_s`` is
+    when that was, in seconds since 1970.
+    """
 
     engine: str
     precision: str
-    p50_us: float
-    p99_us: float
+    rows: tuple[Measurement, ...]
+    is_whole: bool
+    wall_s: float = 0.0
 
 
 def recall(model_hash: str, precision: str | None) -> Choice | None:
@@ -38,8 +46,8 @@ def recall(model_hash: str, precision: str | None) -> Choice | None:
     if path is None:
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Choice)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Choice)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         _log.debug("no choice of an engine in %s: %s", path, error)
         return None
 
@@ -57,7 +65,7 @@ def remember(model_hash: str, precision: str | None, choice: Choice) -> None:
         return
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(choice))
+            file.write(msgspec.msgpack.encode(choice))
         Path(name).replace(path)
     except OSError as error:
         _log.debug("the choice of an engine is not kept: %s", error)
@@ -65,21 +73,31 @@ def remember(model_hash: str, precision: str | None, choice: Choice) -> None:
             Path(name).unlink()
 
 
-def _path(model_hash: str, precision: str | None) -> Path | None:
+def cache_folder() -> Path | None:
+    """Find where choices are kept: systemd's folder, or the user's; None where there is neither."""
+    if given := os.environ.get("CACHE_DIRECTORY"):  # systemd's may be several
+        return Path(given.partition(":")[0])
     folder = os.environ.get("XDG_CACHE_HOME")
     try:
         cache = Path(folder) if folder else Path.home() / ".cache"
-    except RuntimeError:  # nobody's home: a service
+    except RuntimeError:  # nobody's home
+        return None
+    return cache / "edge-gru" / "engines"
+
+
+def _path(model_hash: str, precision: str | None) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
         return None
     facts = [model_hash, precision, *_surroundings()]
     key = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
-    return cache / "edge-gru" / "engines" / f"{key}.json"
+    return folder / f"{key}.choice"
 
 
 def _surroundings() -> list[str]:
     """Return all that another engine could be the fastest for: versions, CPU, settings."""
     extensions = Path(__file__).parent.parent.joinpath("native").glob(_EXTENSION)
-    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("EDGE_GRU_NATIVE"))
+    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_SETTINGS))
     return [
         __version__,
         sys.version,
@@ -87,6 +105,7 @@ def _surroundings() -> list[str]:
         *(_version_of(package) for package in _PACKAGES),
         "with native" if any(extensions) else "without native",
         *_cpu(),
+        *_board(),
         *settings,
     ]
 
@@ -96,6 +115,11 @@ def _version_of(package: str) -> str:
         return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return f"no {package}"
+
+
+def _board() -> list[str]:
+    board = Board.read()
+    return [board.name, board.l4t, board.power_mode, str(board.gpu_max_hz)]
 
 
 def _cpu() -> list[str]:

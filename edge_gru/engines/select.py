@@ -1,71 +1,21 @@
-"""Which engines there are, which of them work here, and which is the fastest that is right."""
+"""The engine that is asked for, or the fastest here that is right; what was chosen is kept."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-
-from edge_gru.engines.base import Engine, EngineSource, Float32
+from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.choices import Choice, recall, remember
-from edge_gru.engines.golden import GoldenResult, replay
-from edge_gru.engines.tensors import GOLDEN
-from edge_gru.errors import EdgeGruError, EngineUnavailableError, GoldenMismatchError
+from edge_gru.engines.golden import GoldenResult
+from edge_gru.engines.measure import Measurement, fastest, measure
+from edge_gru.engines.table import ENGINES, Build, open_named, prove, unavailable
+from edge_gru.errors import EngineUnavailableError, GoldenMismatchError
 
 _log = logging.getLogger(__name__)
 
-_N_ROUNDS = 9
-_N_STEPS_A_ROUND = 40
-
-
-@dataclass(frozen=True)
-class EngineRow:
-    """Where an engine lives, and how to get it."""
-
-    module: str
-    cls: str
-    install: str
-    serves: bool  # False: a definition to compare with, chosen by "auto" only if nothing else works
-
-
-ENGINES = {
-    "reference": EngineRow(
-        "edge_gru.engines.reference", "ReferenceEngine", "reinstall edge-gru", serves=False
-    ),
-    "native": EngineRow(
-        "edge_gru.engines.native",
-        "NativeEngine",
-        "install a C compiler, then install edge-gru again",
-        serves=True,
-    ),
-    "onnxruntime": EngineRow(
-        "edge_gru.engines.onnxruntime",
-        "OnnxRuntimeEngine",
-        "pip install 'edge-gru[onnxruntime]'",
-        serves=True,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of the engine table: times in microseconds a step, or why the engine is out."""
-
-    engine: str
-    precision: str
-    p50_us: float | None
-    p99_us: float | None
-    golden: GoldenResult | None
-    reason: str = ""
-
-    @property
-    def usable(self) -> bool:
-        """Whether the engine is there and reproduces the golden vectors."""
-        return self.golden is not None and self.golden.passed
+AUTO = "auto"
 
 
 def open_engine(
@@ -73,58 +23,26 @@ def open_engine(
 ) -> Engine:
     """Open an engine by name; ``auto`` takes the fastest that reproduces the golden vectors.
 
-    What was the fastest is remembered for this bundle and machine, and proven again each time.
+    What was the fastest is remembered for this bundle and machine, and proven again each time. An
+    engine that needs a build is taken by ``auto`` only once it was measured as the fastest.
 
     Raises:
         EngineUnavailableError: unknown, not installed, or not able to run this bundle.
         BundleError: a part that the engine reads is missing or broken.
     """
-    if name == "auto":
-        known = _open_known(source, n_streams, precision)
-        if known is not None:
-            return known
-        name, precision = _choose(source, precision)
-    row = ENGINES.get(name)
-    if row is None:
-        raise EngineUnavailableError(
-            f"expected an engine of auto, {', '.join(ENGINES)}, got {name!r}"
-        )
-    try:
-        module = importlib.import_module(row.module)
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"engine {name!r} is not installed here ({error}); {row.install}"
-        ) from error
-    engine: Engine = getattr(module, row.cls)(source, n_streams=n_streams, precision=precision)
-    return engine
-
-
-def _open_known(source: EngineSource, n_streams: int, precision: str | None) -> Engine | None:
-    """Open what was the fastest here before, if it still is an engine that may serve."""
-    source.precision(precision)
-    choice = recall(source.manifest.model_hash, precision)
-    if choice is None or choice.engine not in ENGINES:
-        return None
-    try:
-        engine, _ = open_proven(
-            choice.engine, source, n_streams=n_streams, precision=choice.precision
-        )
-    except (EngineUnavailableError, GoldenMismatchError) as error:
-        _log.info("engine %s was the fastest here and is not any more: %s", choice.engine, error)
-        return None
-    return engine
-
-
-def _choose(source: EngineSource, precision: str | None) -> tuple[str, str]:
-    """Measure, and remember; the engine and precision that were proven, not another choice."""
-    best = fastest(measure(source, precision=precision))
-    choice = Choice(best.engine, best.precision, best.p50_us or 0.0, best.p99_us or 0.0)
-    remember(source.manifest.model_hash, precision, choice)
-    return best.engine, best.precision
+    if name == AUTO:
+        engine, _ = _open_fastest(source, n_streams, precision)
+        return engine
+    return open_named(name, source, n_streams=n_streams, precision=precision)
 
 
 def open_proven(
-    name: str, source: EngineSource, *, n_streams: int = 1, precision: str | None = None
+    name: str,
+    source: EngineSource,
+    *,
+    n_streams: int = 1,
+    precision: str | None = None,
+    build: Build | None = None,
 ) -> tuple[Engine, GoldenResult]:
     """Open an engine and let it serve only if it reproduces the golden vectors.
 
@@ -133,81 +51,87 @@ def open_proven(
         EngineUnavailableError: it cannot be opened.
         BundleError: the golden vectors, or a part that the engine reads, are missing or broken.
     """
-    engine = open_engine(name, source, n_streams=n_streams, precision=precision)
-    try:
-        result = replay(engine, source.part(GOLDEN))
-    except EdgeGruError:
-        engine.close()
-        raise
-    if not result.passed:
-        engine.close()
-        raise GoldenMismatchError(
-            f"engine {engine.name} ({engine.precision}) does not reproduce the golden vectors: "
-            f"expected a step error of at most {result.step_tolerance:g} and at least "
-            f"{result.stream_floor_db:g} dB, got {result.step_error:.3g} and "
-            f"{result.stream_sqnr_db:.1f} dB; use another engine"
-        )
-    return engine, result
+    if name == AUTO:
+        return _open_fastest(source, n_streams, precision)
+    engine = open_named(name, source, n_streams=n_streams, precision=precision, build=build)
+    return engine, prove(engine, source)
 
 
-def measure(source: EngineSource, *, precision: str | None = None) -> list[Measurement]:
-    """Verify and time every engine on this machine, in interleaved rounds on golden inputs.
-
-    Rows come in the order of the engine table.
-
-    Raises:
-        BundleError: the golden vectors, or a part that an engine reads, are missing or broken.
-        EngineUnavailableError: the bundle has no such precision.
-    """
+def _open_fastest(
+    source: EngineSource, n_streams: int, precision: str | None
+) -> tuple[Engine, GoldenResult]:
     source.precision(precision)
-    found = {name: _open_or_explain(name, source, precision) for name in ENGINES}
-    opened = {name: row for name, row in found.items() if not isinstance(row, Measurement)}
-    samples = source.tensors(GOLDEN)["stream.x"] if opened else np.empty((0, 0), np.float32)
-    times = times_us({name: engine for name, (engine, _) in opened.items()}, samples)
-    rows: list[Measurement] = []
-    for name, row in found.items():
-        if isinstance(row, Measurement):
-            rows.append(row)
-            continue
-        engine, result = row
-        p50_us, p99_us = np.percentile(times[name], [50, 99]).tolist()
-        rows.append(Measurement(name, engine.precision, p50_us, p99_us, result))
-        engine.close()
-    return rows
+    choice = recall(source.manifest.model_hash, precision)
+    if choice is not None:
+        known = open_known(choice.engine, choice.precision, source, n_streams)
+        if known is not None:
+            return known
+    return open_measured(source, n_streams, precision)
 
 
-def _open_or_explain(
-    name: str, source: EngineSource, precision: str | None
-) -> tuple[Engine, GoldenResult] | Measurement:
+def open_known(
+    engine: str,
+    precision: str,
+    source: EngineSource,
+    n_streams: int = 1,
+    build: Build | None = None,
+) -> tuple[Engine, GoldenResult] | None:
+    """Open what was the fastest here before, if it still is an engine that may serve."""
+    if engine not in ENGINES:
+        return None
     try:
-        return open_proven(name, source, precision=precision)
+        return open_proven(engine, source, n_streams=n_streams, precision=precision, build=build)
     except (EngineUnavailableError, GoldenMismatchError) as error:
-        return Measurement(name, precision or "", None, None, None, str(error))
+        _log.info("engine %s was the fastest here and is not any more: %s", engine, error)
+        return None
 
 
-def times_us(engines: Mapping[str, Engine], samples: Float32) -> dict[str, list[float]]:
-    """Time single steps in microseconds on ``(n, n_in)`` samples, in interleaved rounds."""
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for first in range(0, _N_ROUNDS * _N_STEPS_A_ROUND, _N_STEPS_A_ROUND):
-        for name, engine in engines.items():
-            for k in range(first, first + _N_STEPS_A_ROUND):
-                x = samples[k % len(samples)]
-                start = time.perf_counter()
-                engine.step(x)
-                times[name].append((time.perf_counter() - start) * 1e6)
-    return times
-
-
-def fastest(rows: list[Measurement]) -> Measurement:
-    """Choose the usable engine with the smallest median step; a definition only if alone.
+def open_measured(
+    source: EngineSource, n_streams: int = 1, precision: str | None = None
+) -> tuple[Engine, GoldenResult]:
+    """Measure the engines that are there without a build, keep the table, open the fastest.
 
     Raises:
-        EngineUnavailableError: none is usable; says why for each.
+        EngineUnavailableError: none is usable.
+        BundleError: a part that an engine reads is missing or broken.
     """
-    usable = [row for row in rows if row.usable]
-    if not usable:
-        reasons = "; ".join(f"{row.engine}: {row.reason}" for row in rows)
-        raise EngineUnavailableError(f"no engine can run this bundle here: {reasons}")
-    best = min(usable, key=lambda row: (not ENGINES[row.engine].serves, row.p50_us or 0.0))
-    _log.info("engine %s (%s): p50 %.1f us a step", best.engine, best.precision, best.p50_us)
-    return best
+    choice = choose(source, precision, engines=ready_engines())
+    return open_proven(choice.engine, source, n_streams=n_streams, precision=choice.precision)
+
+
+def choose(
+    source: EngineSource,
+    precision: str | None = None,
+    *,
+    engines: list[str] | None = None,
+    build: Build | None = None,
+) -> Choice:
+    """Measure, choose the fastest, and keep the table for this bundle and machine.
+
+    Raises:
+        EngineUnavailableError: none is usable, or ``build`` was stopped.
+        BundleError: a part that an engine reads is missing or broken.
+    """
+    precisions = () if precision is None else (precision,)
+    rows = measure(source, precisions=precisions, engines=engines, build=build)
+    return keep(source, precision, rows)
+
+
+def keep(source: EngineSource, precision: str | None, rows: Sequence[Measurement]) -> Choice:
+    """Choose the fastest of a table, and keep both for this bundle and machine.
+
+    Raises:
+        EngineUnavailableError: none is usable; nothing is kept.
+    """
+    best = fastest(rows, source.precision(precision))
+    measured = {row.engine for row in rows}
+    left_out = [n for n, row in ENGINES.items() if row.needs_build and n not in measured]
+    is_whole = all(unavailable(name) is not None for name in left_out)
+    choice = Choice(best.engine, best.precision, tuple(rows), is_whole, time.time())
+    remember(source.manifest.model_hash, precision, choice)
+    return choice
+
+
+def ready_engines() -> list[str]:
+    """Name the engines that need no build."""
+    return [name for name, row in ENGINES.items() if not row.needs_build]

@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edge_gru.engines.select import AUTO
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.values import BadValues
+from firmware_bridge.formats import FORMATS
 
 STDOUT = "-"
 BOARD = "board"
@@ -24,17 +27,18 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The settings of one run: one bundle, one port.
+    """The settings of one run: one bundle, or the current one of a ``store``, and one port.
 
     ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
     ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``bad_values`` says
     what becomes of readings that are not finite: the sample is rejected, or the last value held, or
     all values clipped to the model's range. ``outputs`` are files of JSON Lines, ``-`` is stdout,
     ``board`` the way back to the sensor board. Events wait at most ``flush_s`` seconds in memory; a
-    health event comes every ``health_s`` seconds, 0: only at the end.
+    health event comes every ``health_s`` seconds, 0: only at the end. ``health_file`` is kept for
+    `edge-gru status`; a bundle on trial goes back if its p99 is over ``trial_p99_us``.
     """
 
-    bundle: str
+    bundle: str = ""
     port: str
     format: str = "framed"
     baud: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 115200
@@ -52,6 +56,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stream: str = "main"
     flush_s: _NotNegative = 0.2
     health_s: _NotNegative = 60.0
+    store: str = ""
+    health_file: str = ""
+    trial_p99_us: _Positive | None = None
 
     def gap_policy(self, rate_hz: float | None) -> GapPolicy:
         """Make the policy for samples that come at ``rate_hz``; what is configured goes first."""
@@ -63,7 +70,6 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 _HINTS = {
-    "bundle": 'name the file: bundle = "model.egb"',
     "port": "give --port /dev/ttyACM0, or port in the file; `edge-gru ports` lists what is there",
 }
 
@@ -83,6 +89,7 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
     for key, hint in _HINTS.items():
         if not settings.get(key):
             raise ConfigError(f"{origin}: expected a {key}, got none; {hint}")
+    _check_model(settings, origin)
     try:
         config = msgspec.convert(settings, RunConfig)
     except msgspec.ValidationError as error:
@@ -90,12 +97,37 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
         key = where.strip(".`") or "settings"
         got = settings.get(key.split("[")[0])
         raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+    _check_names(config, origin)
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
             f"{origin}: expected format framed for the output {BOARD}, got {config.format}, which "
             "has no way back to the board; leave that output out"
         )
     return config
+
+
+def _check_model(settings: Mapping[str, Any], origin: str) -> None:
+    n_given = sum(bool(settings.get(key)) for key in ("bundle", "store"))
+    if n_given == 0:
+        raise ConfigError(
+            f'{origin}: expected a bundle, got none; name the file: bundle = "model.egb", or a '
+            'store of bundles: store = "/var/lib/edge-gru/bundles"'
+        )
+    if n_given > 1:
+        raise ConfigError(f"{origin}: expected a bundle or a store, got both; leave one out")
+
+
+def _check_names(config: RunConfig, origin: str) -> None:
+    """Refuse an engine or a format that there is not."""
+    engines = (AUTO, *ENGINES)
+    if config.engine not in engines:
+        raise ConfigError(
+            f"{origin}: expected an engine of {', '.join(engines)}, got {config.engine!r}"
+        )
+    if config.format not in FORMATS:
+        raise ConfigError(
+            f"{origin}: expected one of the formats {', '.join(FORMATS)}; got {config.format!r}"
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -110,8 +142,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML (key = value lines), got {error}") from error
-    if isinstance(settings.get("bundle"), str):
-        settings["bundle"] = str(path.parent / settings["bundle"])
+    for key in ("bundle", "store", "health_file"):
+        if isinstance(settings.get(key), str) and settings[key]:
+            settings[key] = str(path.parent / settings[key])
     if isinstance(settings.get("outputs"), list):
         settings["outputs"] = [_beside(path, name) for name in settings["outputs"]]
     return settings

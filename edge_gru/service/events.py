@@ -66,6 +66,23 @@ class ModelEvent(_Event, frozen=True, kw_only=True, tag="model", gc=False):
     golden_sqnr_db: float | None  # None: equal
 
 
+class EngineEvent(_Event, frozen=True, kw_only=True, tag="engine", gc=False):
+    """The search for a faster engine has ended; ``reason`` is a sentence for people.
+
+    ``engine`` serves from here on, with the state carried over from ``previous``: the predictions
+    go on as if nothing had been. Where both are the same, none is faster here, or none could be
+    built.
+    """
+
+    model: str
+    model_hash: str
+    engine: str
+    previous: str
+    reason: str
+    golden_step_error: float | None = None
+    golden_sqnr_db: float | None = None  # None: equal, or no other engine
+
+
 class LinkEvent(_Event, frozen=True, kw_only=True, tag="link", gc=False):
     """The port came up or went down; ``reason`` is a sentence for people."""
 
@@ -107,7 +124,14 @@ class HealthEvent(_Event, frozen=True, kw_only=True, tag="health", gc=False):
 
 
 Event: TypeAlias = (
-    PredictionEvent | ModelEvent | LinkEvent | GapEvent | EpochEvent | AlertEvent | HealthEvent
+    PredictionEvent
+    | ModelEvent
+    | EngineEvent
+    | LinkEvent
+    | GapEvent
+    | EpochEvent
+    | AlertEvent
+    | HealthEvent
 )
 
 _encoder = msgspec.json.Encoder()

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
 
 import msgspec
 
-from edge_gru.bundle import load
-from edge_gru.engines.select import open_proven
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
 from edge_gru.service.board_sink import BoardSink, WayBack
 from edge_gru.service.config import BOARD, RunConfig
 from edge_gru.service.events import Event
+from edge_gru.service.models import BundleStatus, FileModels, Model, Models
 from edge_gru.service.notify import Notifier
 from edge_gru.service.pipeline import Pipeline
 from edge_gru.service.sinks import Sink
+from edge_gru.service.standby import Standby
 from edge_gru.service.statistics import Summary
+from firmware_bridge.errors import PortError
 from firmware_bridge.link import Link, LinkStatistics
 from firmware_bridge.recording import ReplayLink
 from firmware_bridge.sample import Item, Schema
@@ -47,6 +48,13 @@ class ItemSource(Protocol):
 
     def stop(self) -> None:
         """Read no more; what was read can still be received."""
+
+
+class Monitor(Protocol):
+    """What wants to know the counters about once a second."""
+
+    def look(self, now_s: float, summary: Summary, bundle: BundleStatus | None) -> None:
+        """Take notice of them; returns at once."""
 
 
 LinkFactory = Callable[[RunConfig, Manifest], AbstractContextManager[ItemSource]]
@@ -84,15 +92,21 @@ class Service:
         sinks: Sequence[Sink],
         *,
         notifier: Notifier | None = None,
+        models: Models | None = None,
+        monitors: Sequence[Monitor] = (),
         link_factory: LinkFactory = make_link,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._sinks = tuple(sinks)
         self._notifier = notifier or Notifier()
+        self._models = models or FileModels(config)
+        self._monitors = tuple(monitors)
         self._link_factory = link_factory
         self._clock = clock
+        self._engines = ExitStack()
         self._link: ItemSource | None = None
+        self._standby: Standby | None = None
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -121,27 +135,62 @@ class Service:
         return msgspec.structs.replace(summary, dropped_events=self._n_dropped_events())
 
     def _run(self) -> Summary:
-        config = self._config
-        bundle = load(config.bundle)
-        engine, golden = open_proven(config.engine, bundle.source, precision=config.precision)
-        with engine:
-            pipeline = Pipeline(config, engine, golden, emit=self._emit, clock=self._clock)
-            with self._link_factory(config, bundle.manifest) as link:
-                self._link = link
-                if BOARD in config.outputs:
-                    self._sinks = (*self._sinks, _board_sink(link, bundle.manifest))
-                if self._is_stopping:  # stopped while there was no link yet
-                    link.stop()
-                self._notifier.ready()
-                pipeline.start()
-                self._loop(link, pipeline)
-                self._notifier.stopping()
-                _log.info("reading has ended; all that was read is predicted")
-                summary = self._summary(link, pipeline)
-                pipeline.report(summary, final=True)
-                return summary
+        models = self._models
+        model = models.first()
+        is_fault = True
+        try:
+            summary = self._serve(self._pipeline(model), model.manifest)
+            is_fault = False
+        except (PortError, ConfigError):  # whatever the model is like
+            is_fault = False
+            raise
+        finally:
+            self._engines.close()
+            models.close(is_fault=is_fault)
+        return summary
 
-    def _loop(self, link: ItemSource, pipeline: Pipeline) -> None:
+    def _serve(self, pipeline: Pipeline, manifest: Manifest) -> Summary:
+        with self._link_factory(self._config, manifest) as link:
+            self._link = link
+            self._answer_board(link, manifest)
+            if self._is_stopping:  # stopped while there was no link yet
+                link.stop()
+            self._notifier.ready()
+            self._begin(pipeline)
+            pipeline = self._loop(link, pipeline)
+            self._notifier.stopping()
+            _log.info("reading has ended; all that was read is predicted")
+            summary = self._summary(link, pipeline)
+            pipeline.report(summary, final=True)
+            self._look(summary)
+            return summary
+
+    def _pipeline(self, model: Model) -> Pipeline:
+        engines = self._engines
+        engines.callback(model.engine.close)  # closing twice is fine
+        pipeline = Pipeline(
+            self._config,
+            model.engine,
+            model.golden,
+            emit=self._emit,
+            observe=self._models.observe,
+            clock=self._clock,
+            open_spare=model.open_spare,
+        )
+        engines.callback(pipeline.close)
+        self._standby = None
+        if model.upgrade is not None:
+            self._standby = Standby(model.upgrade, progress=self._tell_progress)
+            engines.callback(self._standby.stop)
+        return pipeline
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        pipeline.start()
+        if self._standby is not None:
+            self._standby.start()
+
+    def _loop(self, link: ItemSource, pipeline: Pipeline) -> Pipeline:
+        """Predict until the link has ended; return what predicted last."""
         config, clock = self._config, self._clock
         flush, alive = _Timer(config.flush_s, clock()), _Timer(_SILENCE_S, clock())
         health = _Timer(config.health_s or float("inf"), clock())
@@ -151,14 +200,54 @@ class Service:
             if item is not None:
                 pipeline.process(item, link.statistics.overrun_samples)
             elif link.finished:
-                return
+                return pipeline
+            self._take_over(pipeline)
             now_s = clock()
             if flush.is_due(now_s):
                 self._flush()
             if alive.is_due(now_s):
                 self._notifier.alive()
+                pipeline.checkpoint()
+                self._look(self._summary(link, pipeline))
+                pipeline = self._follow(link, pipeline)
             if health.is_due(now_s):
                 pipeline.report(self._summary(link, pipeline))
+
+    def _look(self, summary: Summary) -> None:
+        now_s = self._clock()
+        self._models.look(now_s, summary)
+        for monitor in self._monitors:
+            monitor.look(now_s, summary, self._models.status())
+
+    def _follow(self, link: ItemSource, pipeline: Pipeline) -> Pipeline:
+        """Let the next model take over between two samples, if there is one."""
+        model = self._models.following()
+        if self._models.wants_restart and not self._is_stopping:
+            self.stop()
+        if model is None:
+            return pipeline
+        before, self._engines = self._engines, ExitStack()
+        with before:
+            successor = self._pipeline(model)
+            successor.continue_from(pipeline, model.continues)
+        self._answer_board(link, model.manifest)
+        self._begin(successor)
+        return successor
+
+    def _answer_board(self, link: ItemSource, manifest: Manifest) -> None:
+        """Send the answers of a model back to the board, if that is wanted."""
+        if BOARD not in self._config.outputs:
+            return
+        others = [sink for sink in self._sinks if not isinstance(sink, BoardSink)]
+        self._sinks = (*others, _board_sink(link, manifest))
+
+    def _take_over(self, pipeline: Pipeline) -> None:
+        better = None if self._standby is None else self._standby.poll()
+        if better is not None:
+            pipeline.take_over(better)
+
+    def _tell_progress(self, stage: str, share: float) -> None:
+        self._notifier.status(f"predicting; building a faster engine: {stage}, {share:.0%}")
 
     def _summary(self, link: ItemSource, pipeline: Pipeline) -> Summary:
         return pipeline.summary(link.statistics, n_dropped_events=self._n_dropped_events())

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from edge_gru.service.events import Event, HealthEvent, LinkEvent
+from edge_gru.service.events import EngineEvent, Event, HealthEvent, LinkEvent
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class StatusSink:
 
     def write(self, event: Event) -> None:
         """Say what a link or health event means."""
-        if isinstance(event, LinkEvent):
+        if isinstance(event, EngineEvent):
+            self._notifier.status(f"predicting on {event.engine}")
+        elif isinstance(event, LinkEvent):
             state = "predicting from" if event.up else "waiting for"
             self._notifier.status(f"{state} {event.port} {event.reason}".rstrip())
         elif isinstance(event, HealthEvent):

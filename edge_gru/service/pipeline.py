@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from edge_gru.engines.base import Engine
 from edge_gru.engines.golden import GoldenResult
+from edge_gru.engines.upgrade import Better
+from edge_gru.errors import StateMismatchError
 from edge_gru.predictor import Prediction, Predictor
 from edge_gru.service.alerts import AlertRule
 from edge_gru.service.config import RunConfig
 from edge_gru.service.events import (
     AlertEvent,
+    EngineEvent,
     EpochEvent,
     Event,
     GapEvent,
@@ -22,6 +25,7 @@ from edge_gru.service.events import (
     ModelEvent,
     PredictionEvent,
 )
+from edge_gru.service.seat import OpenSpare, Seat
 from edge_gru.service.stamp import Stamp
 from edge_gru.service.statistics import Latency, LatencyHistogram, Summary
 from edge_gru.service.values import ValueRepair
@@ -37,7 +41,9 @@ _TOO_MANY = 0.2  # resets a prediction
 class Pipeline:
     """Predicts from items in their order and hands every event to ``emit``.
 
-    Opens nothing and waits for nothing. The engine is the caller's, and has passed ``golden``.
+    Opens nothing and waits for nothing. The engine has passed ``golden``; it is closed with the
+    pipeline, or when a better one takes over. ``open_spare`` opens the one that goes on should that
+    be lost.
 
     Raises:
         ConfigError: an alert of the model does not fit its outputs.
@@ -50,14 +56,17 @@ class Pipeline:
         golden: GoldenResult,
         *,
         emit: Callable[[Event], None],
+        observe: Callable[[Prediction], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        open_spare: OpenSpare | None = None,
     ) -> None:
         manifest = engine.manifest
         self._config = config
-        self._engine = engine
+        self._seat = Seat(engine, open_spare, self._tell_engine)
         self._golden = golden
         self._manifest = manifest
         self._emit = emit
+        self._observe = observe
         self._clock = clock
         self._labels = manifest.labels if len(manifest.labels) == manifest.n_out else ()
         self._rules = [AlertRule(alert, manifest.outputs) for alert in manifest.alerts]
@@ -66,7 +75,6 @@ class Pipeline:
         self._rate_hz = config.rate_hz or manifest.schema.rate_hz
         self._predictor = self._new_predictor()
         self._repair = ValueRepair(config.bad_values, manifest.input_range)
-        self._engine_name = f"{engine.name}-{engine.precision}"
         self._stamp = Stamp(config.device, config.stream, clock)
         self._latencies = LatencyHistogram()
         self._started_s = clock()
@@ -75,6 +83,25 @@ class Pipeline:
         self._n_dropped = 0
         self._has_warned = False
         self._saturated: set[str] = set()  # channels warned of
+
+    def continue_from(self, earlier: Pipeline, continues: Collection[str]) -> None:
+        """Go on where another pipeline stopped, between two samples of one stream.
+
+        The state goes along if its model is among ``continues`` and it fits; else this one warms
+        up. Counters begin anew.
+        """
+        self._n_dropped = earlier._n_dropped
+        if self._rate_hz is None and earlier._rate_hz is not None:
+            self._rate_hz = earlier._rate_hz
+            self._predictor = self._new_predictor()
+        hash_before = earlier._seat.engine.model_hash
+        if hash_before not in {self._seat.engine.model_hash, *continues}:
+            _log.info("the new model does not know the state of the one before: it warms up")
+            return
+        try:
+            self._predictor.continue_from(earlier._predictor)
+        except StateMismatchError as error:
+            _log.warning("the state of the model before does not fit: %s", error)
 
     def start(self) -> None:
         """Emit what serves from here on."""
@@ -90,13 +117,41 @@ class Pipeline:
             ModelEvent(
                 **self._stamp.at(self._started_s),
                 model=manifest.name,
-                model_hash=self._engine.model_hash,
-                engine=self._engine_name,
+                model_hash=self._seat.engine.model_hash,
+                engine=self._seat.name,
                 outputs=manifest.outputs,
                 labels=manifest.labels,
                 n_warmup=manifest.n_warmup,
                 golden_step_error=golden.step_error,
                 golden_sqnr_db=golden.stream_sqnr_db,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the engine that serves."""
+        self._seat.close()
+
+    def take_over(self, better: Better) -> None:
+        """Go on with a better engine, the state carried over; where there is none, say why."""
+        self._seat.take_over(better, self._predictor)
+
+    def checkpoint(self) -> None:
+        """Save the state where the engine may be lost: about once a second is enough."""
+        if self._seat.spare is not None:
+            self._predictor.checkpoint()
+
+    def _tell_engine(self, previous: str, reason: str, golden: GoldenResult | None) -> None:
+        self._stamp.refresh()
+        self._emit(
+            EngineEvent(
+                **self._stamp.at(self._clock()),
+                model=self._manifest.name,
+                model_hash=self._seat.engine.model_hash,
+                engine=self._seat.name,
+                previous=previous,
+                reason=reason,
+                golden_step_error=None if golden is None else golden.step_error,
+                golden_sqnr_db=None if golden is None else golden.stream_sqnr_db,
             )
         )
 
@@ -130,7 +185,7 @@ class Pipeline:
         of_state = self._predictor.statistics
         return Summary(
             model=self._manifest.name,
-            engine=self._engine_name,
+            engine=self._seat.name,
             duration_s=round(self._clock() - self._started_s, 3),
             n_samples=self._n_samples,
             n_predictions=of_state.n_predictions,
@@ -187,7 +242,12 @@ class Pipeline:
 
     def _new_predictor(self) -> Predictor:
         policy = self._config.gap_policy(self._rate_hz)
-        return Predictor(self._engine, gap_policy=policy, n_warmup=self._manifest.n_warmup)
+        return Predictor(
+            self._seat.engine,
+            gap_policy=policy,
+            n_warmup=self._manifest.n_warmup,
+            spare=self._seat.spare,
+        )
 
     def _link_up(self, item: LinkUp) -> None:
         if self._rate_hz is None and item.schema.rate_hz and not self._n_samples:
@@ -208,6 +268,8 @@ class Pipeline:
                 continue
             latency_us = (clock() - sample.read_s) * 1e6
             add_latency(latency_us)
+            if self._observe is not None:
+                self._observe(prediction)
             self._publish(prediction, latency_us)
 
     def _publish(self, prediction: Prediction, latency_us: float) -> None:
@@ -225,8 +287,8 @@ class Pipeline:
                 warming_up=warming_up,
                 latency_us=round(latency_us, 1),
                 model=manifest.name,
-                model_hash=self._engine.model_hash,
-                engine=self._engine_name,
+                model_hash=self._seat.engine.model_hash,
+                engine=self._seat.name,
                 n_dropped=self._n_dropped,
             )
         )

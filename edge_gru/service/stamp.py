@@ -16,7 +16,7 @@ _TIMEX_BYTES = 512  # struct timex is 208 bytes; all zero asks and changes nothi
 _TIME_ERROR = 5
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Name the host's boot; empty where the system does not tell."""
     try:
         return _BOOT_ID.read_text().strip()
@@ -40,7 +40,7 @@ class Stamp:
         self._whose = {
             "device": device,
             "stream": stream,
-            "boot": _boot_id(),
+            "boot": boot_id(),
             "run": os.urandom(4).hex(),
         }
         self._clock = clock

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from firmware_bridge.errors import FormatError
 from firmware_bridge.port.listing import PortInfo, list_ports
 from firmware_bridge.port.network import Rfc2217Port, SocketPort
 from firmware_bridge.port.serial_port import SerialPort
 
 __all__ = ["Port", "PortInfo", "Rfc2217Port", "SerialPort", "SocketPort", "list_ports", "new_port"]
+
+_MAX_BAUD = 20_000_000
 
 
 class Port(Protocol):
@@ -43,8 +46,10 @@ def new_port(path: str, baud: int = 115200, stop_bits: float = 1) -> Port:
     """Make the port called ``path``: a device, a link, a USB serial number, or a URL.
 
     Raises:
-        FormatError: stop bits there are not, or a URL of another kind.
+        FormatError: a baud rate or stop bits that there are not, or a URL of another kind.
     """
+    if not 1 <= baud <= _MAX_BAUD:
+        raise FormatError(f"expected a baud rate from 1 to {_MAX_BAUD}, got {baud}")
     if path.startswith(SocketPort.SCHEME):
         return SocketPort(path)
     if path.startswith(Rfc2217Port.SCHEME):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -76,13 +78,18 @@ class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def from_toml(cls, text: bytes) -> BoardSchema:
-        """Read the same fields from TOML, as people write them.
+        """Read the same fields from TOML, as people write them; ``rate_hz`` may be one number.
+
+        What a file of `firmware_bridge.port_settings.PortSettings` has besides is passed over.
 
         Raises:
             SchemaError: it is no TOML of this form, or asks for a raw type or tick unknown here.
         """
         try:
-            schema = msgspec.toml.decode(text, type=cls)
+            fields: dict[str, Any] = msgspec.toml.decode(text)
+            if isinstance(fields.get("rate_hz"), int | float):
+                fields["rate_hz"] = [fields["rate_hz"]]
+            schema = msgspec.convert(fields, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SchemaError(
                 f"expected a schema in TOML ([[channels]] with name, unit, scale), got {error}"
@@ -94,7 +101,8 @@ class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
         """Refuse what no host could decode.
 
         Raises:
-            SchemaError: a raw type or tick unknown here, no channels, names empty or doubled.
+            SchemaError: a raw type or tick unknown here, no channels, names empty or doubled, a
+                scale or rate that is none.
         """
         if self.dtype not in RAW_DTYPES:
             raise SchemaError(
@@ -107,6 +115,24 @@ class BoardSchema(msgspec.Struct, frozen=True, omit_defaults=True):
                 f"{self.tick_hz}; scale them in the firmware"
             )
         self.schema()
+        for channel in self.channels:
+            is_right = math.isfinite(channel.scale) and math.isfinite(channel.offset)
+            if not is_right or channel.scale == 0:
+                raise SchemaError(
+                    f"expected a scale other than 0 and a finite offset for {channel.name}, got "
+                    f"{channel.scale:g} and {channel.offset:g}; value = raw * scale + offset"
+                )
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        offered = self.rate_hz or ()
+        rates_hz = (offered.min, offered.max) if isinstance(offered, RateRange) else offered
+        is_upside_down = isinstance(offered, RateRange) and offered.min > offered.max
+        if is_upside_down or not all(0 < rate_hz < math.inf for rate_hz in rates_hz):
+            raise SchemaError(
+                "expected positive rates in rate_hz, the smaller end of a range first, got "
+                f"{', '.join(f'{rate_hz:g}' for rate_hz in rates_hz)}; omit it if unknown"
+            )
 
     def to_wire(self) -> bytes:
         """Return the JSON that goes over the wire and into the check of every sample."""

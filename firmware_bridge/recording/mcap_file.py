@@ -5,6 +5,7 @@ The one home of the ``mcap`` library; `firmware_bridge.recording.library` import
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -15,11 +16,19 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Message, Metadata
 from mcap.stream_reader import CRCValidationError, StreamReader
 from mcap.writer import Writer
+from zstandard import ZstdError
+
+_log = logging.getLogger(__name__)
 
 _MAGIC_BYTES = 8
 _RECORD_HEADER = struct.Struct("<BQ")
 _CHUNK_BYTES = 64 * 1024
 _FOOTER = 0x02
+# Bytes that went bad on the disk: checks, compression, and what the library trips over.
+_DAMAGE = (
+    *(CRCValidationError, McapError, ZstdError, RuntimeError),
+    *(UnicodeDecodeError, KeyError, struct.error),
+)
 
 
 class McapOut:
@@ -73,26 +82,36 @@ class Record(NamedTuple):
 def read_records(path: Path) -> Iterator[Record | dict[str, str]]:
     """Yield the messages and metadata of a file in their order, up to where it was cut or spoilt.
 
+    A warning then says how much that was.
+
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no MCAP file.
     """
     with path.open("rb") as file:
-        reader = StreamReader(_Whole(file), validate_crcs=True)
+        whole = _Whole(file)
+        reader = StreamReader(whole, validate_crcs=True)
         topics: dict[int, str] = {}
+        n_messages = 0
+        fault = "" if whole.has_footer else "is cut short"
         try:
             for record in reader.records:
                 if isinstance(record, Channel):
                     topics[record.id] = record.topic
                 elif isinstance(record, Message):
                     yield Record(topics[record.channel_id], record.log_time, record.data)
+                    n_messages += 1
                 elif isinstance(record, Metadata):
                     yield dict(record.metadata)
-        except CRCValidationError:  # bytes went bad on the disk; what came before is right
-            return
-        except McapError as error:
+        except _DAMAGE as error:
             if file.tell() <= _MAGIC_BYTES:
                 raise ValueError(f"{path} is no MCAP file") from error
+            fault = fault or "is damaged"
+        if fault:
+            _log.warning(
+                "%s %s: %d messages were read, up to byte %d of %d; what came after is lost",
+                *(path, fault, n_messages, file.tell(), path.stat().st_size),
+            )
 
 
 class _Whole:
@@ -100,6 +119,7 @@ class _Whole:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.has_footer = False
         self._end = self._find_end()
 
     def read(self, n_bytes: int) -> bytes:
@@ -120,4 +140,5 @@ class _Whole:
                 break
             end += _RECORD_HEADER.size + n_bytes
         self._file.seek(0)
-        return min(end + _MAGIC_BYTES, size) if opcode == _FOOTER else end
+        self.has_footer = opcode == _FOOTER
+        return min(end + _MAGIC_BYTES, size) if self.has_footer else end

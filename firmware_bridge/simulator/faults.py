@@ -73,11 +73,17 @@ class Patient(Protocol):
 
 @dataclass(frozen=True)
 class FaultKind:
-    """One fault: what it does with the value given, the value if none is, and a line of help."""
+    """One fault: what it does with a value, the default, a line of help, the value's bounds."""
 
     apply: Callable[[Patient, float], None]
     value: float
     help: str
+    low: float = 0.0
+    high: float = math.inf
+
+    def allows(self, value: float) -> bool:
+        """Tell whether the value makes sense; infinite it may only be where it is by default."""
+        return self.low <= value <= self.high and (math.isfinite(value) or value == self.value)
 
 
 def _unplug(board: Patient, duration_s: float) -> None:
@@ -186,37 +192,59 @@ def _stuck(board: Patient, channel: float) -> None:
 
 FAULTS: dict[str, FaultKind] = {
     "unplug": FaultKind(_unplug, 1.0, "pull the cable for so many seconds; the name changes"),
-    "cut": FaultKind(_on_line(Cut), 7, "lose so many bytes, as when joining in mid-stream"),
-    "overrun": FaultKind(_on_line(Cut), 4096, "lose so many bytes: a full kernel buffer"),
-    "flips": FaultKind(_on_line(Flips), 1e-4, "invert bits with this probability"),
-    "bursts": FaultKind(_on_line(Bursts), 0.02, "spoil up to 16 bytes in this share of frames"),
-    "wrong-baud": FaultKind(_on_line(lambda _: WrongBaud()), 0, "send noise, zeros and 0xFF"),
-    "baud": FaultKind(_baud, 9600, "send noise to a host at any other rate than this"),
-    "reset": FaultKind(lambda board, _: board.crash(), 0, "restart in mid-frame"),
-    "doubled": FaultKind(_on_samples(Doubled), 10, "send every n-th sample twice"),
-    "swapped": FaultKind(_on_samples(Swapped), 10, "send every n-th sample after its successor"),
-    "wrap": FaultKind(
-        _wrap, 3.0, "let time wrap after so many seconds, and sample numbers at once"
+    "cut": FaultKind(_on_line(Cut), 7, "lose so many bytes, as when joining in mid-stream", low=1),
+    "overrun": FaultKind(_on_line(Cut), 4096, "lose so many bytes: a full kernel buffer", low=1),
+    "flips": FaultKind(_on_line(Flips), 1e-4, "invert bits with this probability", high=1),
+    "bursts": FaultKind(
+        _on_line(Bursts), 0.02, "spoil up to 16 bytes in this share of frames", high=1
     ),
-    "lost": FaultKind(lambda board, n: board.lose(int(n)), 40_000, "lose so many samples"),
-    "drift": FaultKind(lambda board, ppm: board.clock.drift(ppm), 500, "run fast by so many ppm"),
-    "jump": FaultKind(lambda board, s: board.jump(int(s * 1e6)), 7.0, "step the clock by seconds"),
-    "stall": FaultKind(_stall, 0.5, "stop for so many seconds, then send all at once"),
-    "flood": FaultKind(lambda board, hz: board.flood(hz), 20_000, "send at this rate, unasked"),
-    "nan": FaultKind(_now_and_then(math.nan), 0.01, "make this share of the samples NaN"),
-    "inf": FaultKind(_now_and_then(math.inf), 0.01, "make this share of the samples infinite"),
-    "range": FaultKind(_now_and_then(1e30), 0.01, "make this share of the samples huge"),
+    "wrong-baud": FaultKind(_on_line(lambda _: WrongBaud()), 0, "send noise, zeros and 0xFF"),
+    "baud": FaultKind(_baud, 9600, "send noise to a host at any other rate than this", low=1),
+    "reset": FaultKind(lambda board, _: board.crash(), 0, "restart in mid-frame"),
+    "doubled": FaultKind(_on_samples(Doubled), 10, "send every n-th sample twice", low=1),
+    "swapped": FaultKind(
+        _on_samples(Swapped), 10, "send every n-th sample after its successor", low=1
+    ),
+    "wrap": FaultKind(
+        _wrap, 3.0, "let time wrap after so many seconds, and sample numbers at once", high=4294
+    ),
+    "lost": FaultKind(lambda board, n: board.lose(int(n)), 40_000, "lose so many samples", low=1),
+    "drift": FaultKind(
+        lambda board, ppm: board.clock.drift(ppm),
+        500,
+        "run fast by so many ppm",
+        low=-100_000,
+        high=100_000,
+    ),
+    "jump": FaultKind(
+        lambda board, s: board.jump(int(s * 1e6)),
+        7.0,
+        "step the clock by seconds",
+        low=-3600,
+        high=3600,
+    ),
+    "stall": FaultKind(_stall, 0.5, "stop for so many seconds, then send all at once", high=3600),
+    "flood": FaultKind(
+        lambda board, hz: board.flood(hz), 20_000, "send at this rate, unasked", low=1
+    ),
+    "nan": FaultKind(_now_and_then(math.nan), 0.01, "make this share of the samples NaN", high=1),
+    "inf": FaultKind(
+        _now_and_then(math.inf), 0.01, "make this share of the samples infinite", high=1
+    ),
+    "range": FaultKind(_now_and_then(1e30), 0.01, "make this share of the samples huge", high=1),
     "stuck": FaultKind(_stuck, 0, "hold the value of this channel"),
     "channels": FaultKind(_channels, 0, "come back with the channels in another order"),
-    "version": FaultKind(_version, 2, "speak only this version of the protocol"),
+    "version": FaultKind(_version, 2, "speak only this version of the protocol", high=255),
     "modem": FaultKind(_modem, 0, "a modem manager writes AT commands into the port"),
     "silent": FaultKind(_silent, math.inf, "say nothing for so many seconds"),
     "reset-on-open": FaultKind(_reset_on_open, 0.5, "restart when opened, deaf for so long"),
     "no-schema": FaultKind(_schema, 0, "cut the schema short"),
-    "endless": FaultKind(_on_line(Endless), 10_000_000, "so many bytes without a delimiter"),
-    "lost-ack": FaultKind(_acks, 1, "lose so many acknowledgements"),
+    "endless": FaultKind(_on_line(Endless), 10_000_000, "so many bytes without a delimiter", low=1),
+    "lost-ack": FaultKind(_acks, 1, "lose so many acknowledgements", low=1),
     "old-stream": FaultKind(_old_stream, 0, "stream already when the host comes"),
-    "slow": FaultKind(_slow, 2000, "a line of so many bytes a second: the board drops samples"),
+    "slow": FaultKind(
+        _slow, 2000, "a line of so many bytes a second: the board drops samples", low=1
+    ),
 }
 
 
@@ -236,20 +264,23 @@ class Fault:
         """Read ``NAME[=VALUE][@SECONDS]``.
 
         Raises:
-            FormatError: no such fault, or a number that is none.
+            FormatError: no such fault, or a number that is none or out of bounds.
         """
         rest, _, after = text.partition("@")
         name, _, value = rest.partition("=")
         if name not in FAULTS:
             raise FormatError(f"expected one of the faults {', '.join(FAULTS)}; got {name!r}")
+        kind = FAULTS[name]
         try:
-            return cls(
-                name,
-                float(value) if value else FAULTS[name].value,
-                float(after) if after else None,
-            )
+            strength = float(value) if value else kind.value
+            after_s = float(after) if after else None
         except ValueError as error:
             raise FormatError(f"expected NAME=NUMBER@SECONDS, got {text!r}") from error
+        if not kind.allows(strength):
+            raise FormatError(f"expected {name} from {kind.low:g} to {kind.high:g}, got {value}")
+        if after_s is not None and not 0 <= after_s < math.inf:
+            raise FormatError(f"expected seconds from the first sample on after @, got {after}")
+        return cls(name, strength, after_s)
 
     def strike(self, board: Patient) -> None:
         """Let it happen."""

@@ -29,7 +29,10 @@ class RecordedSource:
 
     def __init__(self, path: Path | str, *, speed: float = 1.0) -> None:
         if not (speed > 0 and math.isfinite(speed)):
-            raise FormatError(f"expected a positive speed, got {speed}; a board has a rate")
+            raise FormatError(
+                f"expected a positive speed, got {speed:g}; a board has a rate, and 1 is the "
+                "recording's own pace"
+            )
         self._recording = Recording(path)
         recorded = self._recording.schema
         if recorded.rate_hz is None:
@@ -68,7 +71,9 @@ class BytePlayer:
         self, path: Path | str, *, link_path: Path | str | None = None, speed: float = 1.0
     ) -> None:
         if not speed > 0:
-            raise FormatError(f"expected a positive speed, got {speed}")
+            raise FormatError(
+                f"expected a positive speed, got {speed:g}; 1 is the recording's own pace"
+            )
         self._recording = Recording(path)
         self._port = PseudoPort(None if link_path is None else Path(link_path))
         self._speed = speed

@@ -20,7 +20,8 @@ from edge_gru.bundle import Bundle
 from edge_gru.cli.messages import print_json
 from edge_gru.cli.tables import engine_table, new_console
 from edge_gru.engines.golden import sqnr_db
-from edge_gru.engines.select import measure
+from edge_gru.engines.measure import measure
+from edge_gru.engines.select import ready_engines
 from edge_gru.manifest import Alert
 from edge_gru.service import RunConfig, Service, Summary, stop_on_signals
 from firmware_bridge.simulator import PumpScenario, PumpSource, SimulatedBoard
@@ -123,7 +124,7 @@ def _quantized(console: Console) -> Bundle:
 
 def _verified(console: Console, bundle: Bundle) -> list[str]:
     console.print("\n[bold]2  verify[/] the engines of this machine on the golden vectors")
-    rows = measure(bundle.source, precision="int8")
+    rows = measure(bundle.source, precisions=["int8"], engines=ready_engines())
     console.print(engine_table(rows))
     return [f"engine {row.engine}: {row.reason}" for row in rows if not row.usable]
 

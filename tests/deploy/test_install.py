@@ -116,6 +116,7 @@ def test_uninstall_leaves_config_and_data_and_purge_leaves_nothing(install, root
     assert install("--uninstall").returncode == 0
     assert set(tree(root)) - before == {
         "etc/edge-gru",
+        "etc/edge-gru/keys",
         CONFIG,
         "var/lib/edge-gru",
         "var/lib/edge-gru/predictions.jsonl",

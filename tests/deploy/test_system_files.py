@@ -12,6 +12,7 @@ from edge_gru.service.config import RunConfig, make_config, read_settings
 
 PROGRAM = "/opt/edge-gru/venv/bin/edge-gru"
 MAX_EXPOSURE = 3.0
+OF_THE_BOARD = ("device", "health_file")  # defaults that its name, and systemd, give
 
 
 def read_unit(path: Path) -> configparser.ConfigParser:
@@ -115,13 +116,14 @@ def test_example_config_shows_every_setting_and_its_default(deploy, tmp_path):
     text = (deploy / "edge-gru.toml.example").read_text()
     keys = re.findall(r"^#?(\w+) = ", text, flags=re.MULTILINE)
     assert sorted(keys) == sorted(RunConfig.__struct_fields__)
+    text = text.replace("#store = ", "# store = ")  # in the place of bundle
     everything = tmp_path / "all.toml"
     everything.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
     config = make_config(read_settings(everything))
     plain = RunConfig(bundle=config.bundle, port=config.port)
     for key in re.findall(r"^#(\w+) = ", text, flags=re.MULTILINE):
         default = getattr(plain, key)
-        assert default is None or key == "device" or getattr(config, key) == default, key
+        assert default is None or key in OF_THE_BOARD or getattr(config, key) == default
 
 
 @pytest.mark.parametrize("script", ["wheels.sh", "install.sh"])
@@ -129,3 +131,8 @@ def test_script_is_clean_shell(deploy, tool, run, script):
     assert run("bash", "-n", deploy / script).returncode == 0
     result = run(tool("shellcheck"), deploy / script)
     assert result.returncode == 0, result.stdout
+
+
+def test_plans_and_choices_have_a_folder_that_is_the_services_alone(deploy: Path) -> None:
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    assert (service["CacheDirectory"], service["CacheDirectoryMode"]) == ("edge-gru", "0700")

@@ -116,7 +116,7 @@ def wheels(deploy, run, tmp_path, installed_wheel) -> Path:
         pytest.skip("the onnxruntime installed here is not one that wheels.sh puts on a board")
     index = tmp_path / "index"
     index.mkdir()
-    for name in closure(["edge-gru[onnxruntime]", "pip", "setuptools"]) - {"edge-gru"}:
+    for name in closure(["edge-gru[onnxruntime,signed]", "pip", "setuptools"]) - {"edge-gru"}:
         installed_wheel(name, index)
     env = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
     folder = tmp_path / "wheels"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from edge_gru.bundle import Bundle
+from edge_gru.engines import measure
 from edge_gru.engines.reference import ReferenceEngine
 from edge_gru.manifest import (
     Alert,
@@ -99,3 +102,32 @@ def bundle(schema: Schema) -> Bundle:
 @pytest.fixture
 def bundle_path(bundle: Bundle, tmp_path: Path) -> Path:
     return bundle.save(tmp_path / "tiny.egb")
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+doubles = importlib.import_module("doubles")
+
+
+@pytest.fixture
+def slow_build(monkeypatch: pytest.MonkeyPatch) -> doubles.SlowBuild:
+    """An engine that needs a build is in the table; this lets its builds end, or fail."""
+    build = doubles.SlowBuild()
+    build.install(monkeypatch)
+    return build
+
+
+@pytest.fixture
+def slow_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it takes here, the engine that needs a build is measured as the fastest."""
+
+    def times_us(engines, samples, build=None):
+        slow = doubles.NAME
+        return {key: [1.0 if e.name == slow else 9.0] for key, e in engines.items()}
+
+    monkeypatch.setattr(measure, "times_us", times_us)
+
+
+@pytest.fixture
+def pausing_link() -> type[doubles.PausingLink]:
+    """A link for the loop that delivers a script of items and conditions."""
+    return doubles.PausingLink

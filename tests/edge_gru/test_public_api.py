@@ -11,8 +11,10 @@ from edge_gru import errors
 
 PUBLIC = {
     "Bundle", "BundleError", "ConfigError", "DataError", "EdgeGruError", "Engine",
-    "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError", "InputShapeError",
-    "ModelError", "Prediction", "Predictor", "State", "StateMismatchError", "__version__", "load",
+    "EngineLostError", "EngineUnavailableError", "GapPolicy", "GateError", "GoldenMismatchError",
+    "InputShapeError", "ModelError", "Prediction", "Predictor", "State", "StateMismatchError",
+    "StoreError",
+    "__version__", "load",
 }  # fmt: skip
 LEAVES = [
     error

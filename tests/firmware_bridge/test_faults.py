@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import threading
 import time
@@ -191,16 +192,18 @@ def test_what_a_bad_line_changed_is_never_fed(make_bench, rows, make, probabilit
     assert bench.counts.samples > 50
 
 
-def test_no_single_inverted_bit_is_accepted(make_bench, rows):
+def test_no_single_inverted_bit_is_accepted_delimiters_included(make_bench, rows):
     bench = make_bench()
     bench.run(0.2)
     frame = bench.firmware.sample(rows[5000], bench.t_us)
     n_samples = bench.counts.samples
-    for bit in range(8, 8 * (len(frame) - 1)):
+    for bit in range(8 * len(frame)):
         spoilt = bytearray(frame)
         spoilt[bit // 8] ^= 1 << bit % 8
-        bench.feed(bytes(spoilt))
+        bench.feed(bytes(spoilt) + b"\0")
     assert bench.counts.samples == n_samples
+    bench.feed(frame)
+    assert bench.counts.samples == n_samples + 1
 
 
 def test_the_wrong_baud_rate_is_suspected_after_two_seconds_in_bounded_memory(make_bench):
@@ -288,17 +291,19 @@ def test_wraps_of_time_and_numbers_are_no_gaps(board, source, open_link):
     assert times[-1] - times[0] < 2.0
 
 
-def test_a_gap_of_more_than_half_the_numbers_is_as_long_as_time_says(make_bench, schema):
+@pytest.mark.parametrize("n_lost", [32_768, 40_000, 55_000])
+def test_a_gap_of_more_than_half_the_numbers_is_as_long_as_time_says(make_bench, schema, n_lost):
+    """Only above 10 kHz: a silence of 3 s is a new stream."""
     bench = make_bench(schema=Schema(schema.channels, 20_000.0))
     bench.run(0.5)
-    bench.firmware.flush()
-    for _ in range(40_000):
+    bench.feed(bench.firmware.flush())
+    for _ in range(n_lost):
         bench.firmware.skip()
-    bench.now_s += 2.0
-    bench._next_sample_us += 2_000_000
+    bench.now_s += n_lost / 20_000
+    bench._next_sample_us += n_lost * 50
     bench.run(0.2)
     (gap,) = bench.events(Gap)
-    assert gap.n_missing == pytest.approx(40_000, abs=20)  # and the batch that was not full
+    assert gap.n_missing == bench.counts.lost_samples == n_lost
     assert bench.counts.samples > 10_000 + 3000
 
 
@@ -372,6 +377,7 @@ def test_a_board_that_floods_is_read_and_what_is_dropped_is_counted(rows, schema
     assert made.wait(30)
     while not got.link.statistics.overrun_samples:
         assert threading.Event().wait(0.01) is False
+    assert got.link._queue._n_samples <= 500
     got.until_samples(400)
     statistics = got.link.statistics
     assert got.events(Gap)
@@ -479,6 +485,25 @@ def test_a_fault_is_read_from_text_or_refused():
         Fault.parse("gremlins")
     with pytest.raises(FormatError, match="NAME=NUMBER@SECONDS"):
         Fault.parse("flips=many")
+    assert Fault.parse("silent=inf").value == math.inf
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("flips=2", "flips=-1", "nan=1.5", "stall=-1", "stall=inf", "unplug=nan", "unplug=inf"),
+        *("lost=0", "flood=0", "version=-1", "drift=1e9", "doubled=0", "slow=0", "wrap=1e9"),
+        *("reset@-1", "reset@nan", "reset@inf"),
+    ],
+)
+def test_impossible_faults_are_refused(text):
+    with pytest.raises(FormatError, match="expected"):
+        Fault.parse(text)
+
+
+def test_every_fault_takes_its_own_default():
+    for name, kind in FAULTS.items():
+        assert Fault.parse(name).value == kind.value
 
 
 def test_a_fault_may_come_later_and_of_itself(board, open_link):

@@ -19,7 +19,12 @@ def test_ten_thousand_are_read_in_portions_soon_and_never_for_long():
     found = pauses(10_000, 290)
     assert not any(found[:50])
     assert all(found[300:])
-    assert max(found) < 0.005
+    assert max(found) == 0.008
+
+
+def test_portions_fit_one_read():
+    found = pauses(20_000, 900)  # 900 kB a second, and a read takes 4 kB
+    assert 0.003 < found[-1] < 4095 / 900_000
 
 
 def test_a_chunk_that_filled_the_buffer_is_followed_at_once():

@@ -9,6 +9,7 @@ import pytest
 from firmware_bridge import FormatError, PortNotFoundError, Schema, SchemaError
 from firmware_bridge.port_settings import NamedChannel, PortSettings
 from firmware_bridge.probe import probe_port
+from firmware_bridge.protocol.board_schema import BoardChannel, BoardSchema
 from firmware_bridge.simulator import Fault, ReplaySource, SimulatedBoard
 from firmware_bridge.simulator.pseudo_port import PseudoPort
 
@@ -110,9 +111,29 @@ def test_settings_come_back_from_their_file(tmp_path):
     assert PortSettings.read(path).schema is None
 
 
+def test_a_file_is_for_the_port_and_for_its_firmware_alike(tmp_path):
+    path = tmp_path / "sensor.toml"
+    channels = (NamedChannel("a", "g"), NamedChannel("b"))
+    path.write_text(PortSettings("/dev/x", "csv", 9600, 50.0, channels).to_toml())
+    board = BoardSchema.from_toml(path.read_bytes())
+    assert board == BoardSchema((BoardChannel("a", "g"), BoardChannel("b")), "<f4", (50.0,))
+    channel = '{ name = "a", unit = "g", scale = 0.5, min = 0.0 }'
+    for rates, rate_hz in (("[9.0]", 9.0), ("[9.0, 8.0]", None), ("{min=1.0, max=9.0}", None)):
+        path.write_text(f'device = "d"\ndtype = "<i2"\nrate_hz = {rates}\nchannels = [{channel}]')
+        assert BoardSchema.from_toml(path.read_bytes()).channels[0].scale == 0.5
+        assert PortSettings.read(path).schema == Schema.of([("a", "g")], rate_hz)
+        assert PortSettings.read(path).port == ""
+
+
+@pytest.mark.parametrize("listen_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_to_listen_that_is_none_is_refused(listen_s):
+    with pytest.raises(FormatError, match="positive time to listen"):
+        probe_port("/dev/ttyNONE", listen_s=listen_s)
+
+
 def test_files_that_are_none_are_refused(tmp_path):
     path = tmp_path / "port.toml"
-    for text in ("port = 1", "port = 'x'", "nonsense", "port='x'\nformat='csv'\nspeed=1"):
+    for text in ("port = 1", "channels = 3", "nonsense", "port='x'\nformat='csv'\nspeed=1"):
         path.write_text(text)
         with pytest.raises(FormatError, match="expected the settings of a port"):
             PortSettings.read(path)

@@ -140,7 +140,7 @@ def test_a_live_link_is_recorded_and_replayed_exactly(tmp_path, source, open_lin
     assert sum(len(c.wire) for c in Recording(path).chunks()) == got.link.statistics.bytes_read
 
 
-def test_a_file_cut_anywhere_reads_up_to_the_cut(tmp_path):
+def test_a_file_cut_anywhere_reads_up_to_the_cut_and_says_so(tmp_path, caplog):
     path = tmp_path / "long.mcap"
     recorder = Recorder(path)
     recorder.open()
@@ -156,19 +156,30 @@ def test_a_file_cut_anywhere_reads_up_to_the_cut(tmp_path):
     for size in [*sorted(rng.integers(9, len(whole), 60).tolist()), len(whole)]:
         cut = tmp_path / "cut.mcap"
         cut.write_bytes(whole[:size])
+        caplog.clear()
         samples = [i for i in Recording(cut).items() if isinstance(i, SampleBlock)]
         seqs = [seq for b in samples for seq in b.seq.tolist()]
         assert seqs == list(range(len(seqs)))
         counts.append(len(seqs))
+        said = [f"{cut} is cut short: "] if size < len(whole) else []
+        assert [m[: len(said[0])] for m in caplog.messages] == said
     assert counts == sorted(counts)
     assert counts[-2] > 0
 
 
-def test_bytes_that_went_bad_on_the_disk_end_the_reading(recorded):
-    wire = bytearray(recorded.read_bytes())
-    wire[len(wire) // 4] ^= 0xFF
-    recorded.write_bytes(wire)
-    assert len(list(Recording(recorded).items())) <= len(odd_items())
+def test_bytes_that_went_bad_on_the_disk_end_the_reading_and_it_says_so(recorded, caplog):
+    whole = recorded.read_bytes()
+    n_items = len(list(Recording(recorded).items()))
+    assert caplog.messages == []
+    for position in range(64, len(whole), 23):
+        wire = bytearray(whole)
+        wire[position] ^= 0xFF
+        recorded.write_bytes(wire)
+        caplog.clear()
+        if len(list(Recording(recorded).items())) < n_items:
+            (said,) = caplog.messages
+            assert "is damaged: " in said or "is cut short: " in said
+            assert f" of {len(whole)}; what came after is lost" in said
 
 
 def test_a_recorder_that_is_killed_leaves_what_was_flushed(tmp_path):

@@ -2,9 +2,11 @@
 
     python tests/firmware_bridge/throughput.py [--rounds 3] [--seconds 6] [--fifo]
 
-A process of its own writes stamped samples of 8 float32 channels to a pseudo terminal, at 1,000 a
-second one by one and at 10,000 a second ten by ten. Contenders take turns, medians are printed.
-CPU is that of the whole reading process, from half a second after the first sample on.
+A process of its own writes numbered samples of 8 float32 channels, noise, to a pseudo terminal, at
+1,000 a second one by one and at 10,000 a second ten by ten. Contenders take turns, medians are
+printed.
+The delay of a sample runs from the write of its bytes to its arrival in the reading program. CPU is
+that of the whole reading process, from half a second after the first sample on.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import time
 import tty
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
+from ctypes import Array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,21 +47,15 @@ except ImportError:
 
 N_CHANNELS = 8
 SETTLE_S = 0.5
-STAMP_BITS = 20  # a float32 holds integers of 24 bits exactly
+NOISE = np.random.default_rng(0).normal(size=(997, N_CHANNELS)).astype(np.float32)
 SETTINGS = ((1_000, 1), (10_000, 10))  # frames a second, frames a write
 
 
-def stamped(values: np.ndarray, serial_number: int) -> np.ndarray:
-    """Put the time now, and a number, into the first three channels."""
-    now_us = time.monotonic_ns() // 1000
-    values[:3] = now_us >> STAMP_BITS & 0xFFFFF, now_us & 0xFFFFF, serial_number & 0xFFFFF
+def numbered(serial_number: int) -> np.ndarray:
+    """Return a sample with its number in the first channel, and in the others what sensors say."""
+    values = NOISE[serial_number % len(NOISE)].copy()
+    values[0] = serial_number
     return values
-
-
-def delay_us(values: list[float] | np.ndarray) -> float:
-    """Return how long ago a sample was stamped."""
-    sent_us = int(values[0]) << STAMP_BITS | int(values[1])
-    return (time.monotonic_ns() // 1000 - sent_us) & ((1 << 2 * STAMP_BITS) - 1)
 
 
 # Boards: each returns what encodes the sample of a number
@@ -74,8 +71,7 @@ def framed_board(master: int, rate_hz: int) -> Callable[[int], bytes]:
         os.write(master, firmware.take(wire, int((time.monotonic() - begun_s) * 1e6)))
     firmware._n_per_frame = 1
     first_us = int((time.monotonic() - begun_s) * 1e6)
-    values = np.zeros(N_CHANNELS, np.float32)
-    return lambda k: firmware.sample(stamped(values, k), first_us + k * 1_000_000 // rate_hz)
+    return lambda k: firmware.sample(numbered(k), first_us + k * 1_000_000 // rate_hz)
 
 
 def bare_frames(master: int, rate_hz: int) -> Callable[[int], bytes]:
@@ -86,40 +82,40 @@ def bare_frames(master: int, rate_hz: int) -> Callable[[int], bytes]:
     firmware.take(encode(Hello(1, 1, 0)), 0)
     start = START_ARGUMENTS.pack(1_000_000 // rate_hz, 1)
     firmware.take(encode(Request(1, Command.START, start)), 0)
-    values = np.zeros(N_CHANNELS, np.float32)
-    return lambda k: firmware.sample(stamped(values, k), 0)
+    return lambda k: firmware.sample(numbered(k), 0)
 
 
 def lines(master: int, rate_hz: int) -> Callable[[int], bytes]:
     """Print lines of CSV."""
     firmware = TextFirmware(Schema.unnamed(N_CHANNELS, float(rate_hz)))
     os.read(master, 1)
-    values = np.zeros(N_CHANNELS, np.float32)
-    return lambda k: firmware.sample(stamped(values, k), 0)
+    return lambda k: firmware.sample(numbered(k), 0)
 
 
 def mavlink_messages(master: int, _rate_hz: int) -> Callable[[int], bytes]:
     """Send MAVLink 2 messages with eight floats."""
     packer = mavlink.MAVLink(None)
     os.read(master, 1)
-    values = np.zeros(N_CHANNELS, np.float32)
 
     def message(k: int) -> bytes:
-        controls = stamped(values, k).tolist()
+        controls = numbered(k).tolist()
         return packer.actuator_control_target_encode(k, 0, controls).pack(packer)
 
     return message
 
 
-def run_board(master: int, kind: str, rate_hz: int, n_per_write: int, n: int) -> None:
-    """Write ``n`` samples at their instants, deaf to all answers."""
+def run_board(master: int, kind: str, rate_hz: int, n_per_write: int, sent_s: Array[float]) -> None:
+    """Write samples at their instants, and note when; deaf to all answers."""
     sample = BOARDS[kind](master, rate_hz)
     threading.Thread(
         target=lambda: all(iter(lambda: os.read(master, 4096), b"")), daemon=True
     ).start()
     due_s = time.monotonic()
-    for first in range(0, n, n_per_write):
-        os.write(master, b"".join(sample(k) for k in range(first, first + n_per_write)))
+    for first in range(0, len(sent_s), n_per_write):
+        last = first + n_per_write
+        wire = b"".join(sample(k) for k in range(first, last))
+        sent_s[first:last] = [time.monotonic()] * n_per_write
+        os.write(master, wire)
         due_s += n_per_write / rate_hz
         time.sleep(max(0.0, due_s - time.monotonic()))
     time.sleep(5.0)  # until it is stopped
@@ -217,23 +213,22 @@ def measure(name: str, rate_hz: int, n_per_write: int, duration_s: float) -> Run
     master, slave = os.openpty()
     tty.setraw(slave)
     n = int(rate_hz * duration_s)
+    sent_s = multiprocessing.RawArray("d", n)
     board = multiprocessing.get_context("fork").Process(
-        target=run_board, args=(master, kind, rate_hz, n_per_write, n), daemon=True
+        target=run_board, args=(master, kind, rate_hz, n_per_write, sent_s), daemon=True
     )
     board.start()
     samples = contender(os.ttyname(slave), rate_hz)
-    delays: list[float] = []
-    numbers: list[int] = []
+    got: list[tuple[float, list[list[float]] | np.ndarray]] = []
     begun_s, cpu_s, end_s = 0.0, 0.0, float("inf")
     for rows in samples:
         now_s = time.monotonic()
-        if not numbers:
+        if not got:
             begun_s, end_s = now_s, now_s + duration_s - 0.1
         if not cpu_s and now_s > begun_s + SETTLE_S:
             begun_s, cpu_s = now_s, time.process_time()
-        delays += [delay_us(row) for row in rows]
-        numbers += [int(row[2]) for row in rows]
-        if numbers[-1] == n - 1 or now_s > end_s:
+        got.append((now_s, rows))
+        if rows[-1][0] == n - 1 or now_s > end_s:
             break
     cpu_percent = 100 * (time.process_time() - cpu_s) / (time.monotonic() - begun_s)
     samples.close()
@@ -241,8 +236,12 @@ def measure(name: str, rate_hz: int, n_per_write: int, duration_s: float) -> Run
     board.join()
     os.close(master)
     os.close(slave)
-    lost = numbers[-1] - numbers[0] + 1 - len(numbers)
-    return Run(lost, cpu_percent, *np.percentile(delays[rate_hz // 2 :] or delays, (50, 99)))
+    numbers = np.concatenate([[row[0] for row in rows] for _, rows in got]).astype(int)
+    arrived_s = np.repeat([now_s for now_s, _ in got], [len(rows) for _, rows in got])
+    delays_us = 1e6 * (arrived_s - np.array(sent_s)[numbers])
+    lost = int(numbers[-1] - numbers[0] + 1 - len(numbers))
+    settled = slice(min(rate_hz // 2, len(numbers) // 2), None)
+    return Run(lost, cpu_percent, *np.percentile(delays_us[settled], (50, 99)))
 
 
 def flood() -> str:

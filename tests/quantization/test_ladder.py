@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_gru.errors import ConfigError
+from edge_gru.errors import EngineUnavailableError
 from quantization import ladder, quantize
 from quantization.checks import CONTROL_CHECK
 from quantization.judgement import Check
@@ -80,5 +80,6 @@ def test_steps_are_measured_on_the_engine_that_is_named(gru_file, write, sequenc
 
 
 def test_engine_that_is_not_there_is_one_sentence(gru_file, write, sequences):
-    with pytest.raises(ConfigError, match=r"expected an engine of .*onnxruntime"):
-        quantize(write(gru_file), sequences, recipe="auto", engine="abacus")
+    for recipe in ("auto", "rec"):
+        with pytest.raises(EngineUnavailableError, match=r"expected an engine of .*onnxruntime"):
+            quantize(write(gru_file), sequences, recipe=recipe, engine="abacus")

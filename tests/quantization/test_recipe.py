@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from edge_gru.engines.select import measure
+from edge_gru.engines.measure import measure
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import ProductRecipe
 from quantization import quantize

@@ -120,3 +120,27 @@ def test_a_finding_names_the_node(graph):
     (finding,) = lint(graph)
     assert finding.node == "MatMul gru_00.gh_product_MatMul"
     assert isinstance(graph, onnx.ModelProto)
+
+
+def test_states_and_inputs_are_float32_and_the_mask_is_bool(model, build):
+    graph = build(model, "fp16", active=True)
+    for value in graph.graph.input:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    found = rules(graph)
+    assert "state_00_h: expected FLOAT, got FLOAT16" in found
+    assert "active: expected BOOL, got FLOAT16" in found
+
+
+def test_a_weight_that_the_graph_quantizes_is_a_weight(graph):
+    weight = node(graph, "DequantizeLinear", 1)
+    values = numpy_helper.to_array(
+        next(t for t in graph.graph.initializer if t.name == weight.input[0])
+    )
+    graph.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), "wide"))
+    quantizer = helper.make_node("QuantizeLinear", ["wide", *weight.input[1:]], ["q"], axis=1)
+    graph.graph.node.insert(0, quantizer)
+    weight.input[0] = "q"
+    assert lint(graph) == []
+    quantizer = graph.graph.node[0]
+    quantizer.attribute[0].i = 0
+    assert "scales on axis 0, got" in rules(graph)

@@ -25,18 +25,19 @@ static void clear(void *memory, size_t n_bytes) {
     }
 }
 
-static uint16_t get_u16(const uint8_t *from) { return (uint16_t)(from[0] | (uint16_t)from[1] << 8); }
+static uint16_t u16(uint8_t low, uint8_t high) { return (uint16_t)(low | (uint16_t)high << 8); }
 
-static uint32_t get_u32(const uint8_t *from) { return get_u16(from) | (uint32_t)get_u16(from + 2) << 16; }
+static uint32_t u32(uint16_t low, uint16_t high) { return low | (uint32_t)high << 16; }
 
-static uint8_t *put_u16(uint8_t *to, uint16_t value) {
-    to[0] = (uint8_t)value;
-    to[1] = (uint8_t)(value >> 8);
-    return to + 2;
-}
+static uint16_t get_u16(const uint8_t *from) { return u16(from[0], from[1]); }
 
-static uint8_t *put_u32(uint8_t *to, uint32_t value) {
-    return put_u16(put_u16(to, (uint16_t)value), (uint16_t)(value >> 16));
+static uint32_t get_u32(const uint8_t *from) { return u32(get_u16(from), get_u16(from + 2)); }
+
+static void put_u32(uint8_t *to, uint32_t value) {
+    for (int i = 0; i < 4; i++) {
+        *to++ = (uint8_t)value;
+        value >>= 8;
+    }
 }
 
 /* Checks: half a byte at a time, from tables of 32 and 64 bytes. */
@@ -130,9 +131,13 @@ static void write_bytes(edge_link *link, const void *bytes, size_t n_bytes) {
     }
 }
 
+static void write_u32(edge_link *link, uint32_t value) {
+    uint8_t bytes[4];
+    put_u32(bytes, value);
+    write_bytes(link, bytes, sizeof bytes);
+}
+
 static void begin_frame(edge_link *link, edge_link_kind kind, uint16_t seq, uint32_t t_us) {
-    uint8_t header[HEADER_BYTES] = {(uint8_t)(1u << 5 | kind), link->epoch};
-    put_u32(put_u16(header + 2, seq), t_us);
     link->writer = link->tx_head;
     link->is_full = false;
     link->is_long = ends_in_crc32((uint8_t)kind);
@@ -142,7 +147,8 @@ static void begin_frame(edge_link *link, edge_link_kind kind, uint16_t seq, uint
     }
     write_raw(link, 0);
     open_run(link);
-    write_bytes(link, header, sizeof header);
+    write_u32(link, u32(u16((uint8_t)(1u << 5 | kind), link->epoch), seq));
+    write_u32(link, t_us);
 }
 
 static bool end_frame(edge_link *link) {
@@ -170,10 +176,12 @@ static bool end_frame(edge_link *link) {
 
 static uint32_t now_us(const edge_link *link) { return link->config->now_us(link->config->context); }
 
-static bool send_frame(edge_link *link, edge_link_kind kind, const void *payload, size_t n_bytes) {
-    begin_frame(link, kind, 0, now_us(link));
-    write_bytes(link, payload, n_bytes);
-    return end_frame(link);
+static void send_words(edge_link *link, edge_link_kind kind, uint16_t seq, const uint32_t *words, int n_words) {
+    begin_frame(link, kind, seq, now_us(link));
+    while (n_words--) {
+        write_u32(link, *words++);
+    }
+    end_frame(link);
 }
 
 uint16_t edge_link_transmit_block(edge_link *link, const uint8_t **start) {
@@ -350,7 +358,9 @@ static void take_request(edge_link *link, const uint8_t *payload, uint16_t n_byt
         copy(link->last_ack + 4, request.result, request.n_result_bytes);
         link->n_last_ack_bytes = (uint8_t)(4 + request.n_result_bytes);
     }
-    send_frame(link, EDGE_LINK_ACK, link->last_ack, link->n_last_ack_bytes);
+    begin_frame(link, EDGE_LINK_ACK, 0, now_us(link));
+    write_bytes(link, link->last_ack, link->n_last_ack_bytes);
+    end_frame(link);
 }
 
 /* Questions, and what the model says. */
@@ -362,17 +372,15 @@ static void welcome(edge_link *link, const uint8_t *payload, uint16_t n_bytes) {
     const edge_link_config *config = link->config;
     uint8_t common = payload[1] < EDGE_LINK_PROTO_MAX ? payload[1] : (uint8_t)EDGE_LINK_PROTO_MAX;
     bool is_common = common >= EDGE_LINK_PROTO_MIN && common >= payload[0];
-    uint8_t answer[20], *end = answer;
-    *end++ = is_common ? common : 0;
-    *end++ = EDGE_LINK_PROTO_MIN;
-    *end++ = EDGE_LINK_PROTO_MAX;
-    *end++ = config->reset_cause;
-    end = put_u32(end, config->boot_id);
-    end = put_u32(end, link->schema_crc32);
-    end = put_u16(put_u16(end, config->n_schema_bytes), EDGE_LINK_RX_BODY_BYTES);
-    copy(end, payload + 4, 4);
+    uint32_t answer[5] = {
+        u32(u16(is_common ? common : 0, EDGE_LINK_PROTO_MIN), u16(EDGE_LINK_PROTO_MAX, config->reset_cause)),
+        config->boot_id,
+        link->schema_crc32,
+        u32(config->n_schema_bytes, EDGE_LINK_RX_BODY_BYTES),
+        get_u32(payload + 4),
+    };
     link->n_last_ack_bytes = 0; /* another host may count its requests from where it likes */
-    send_frame(link, EDGE_LINK_WELCOME, answer, sizeof answer);
+    send_words(link, EDGE_LINK_WELCOME, 0, answer, 5);
 }
 
 static void send_schema(edge_link *link, const uint8_t *payload, uint16_t n_bytes) {
@@ -392,15 +400,11 @@ static void send_schema(edge_link *link, const uint8_t *payload, uint16_t n_byte
 }
 
 static void pong(edge_link *link, const uint8_t *payload, uint16_t n_bytes, uint16_t seq) {
-    uint8_t arrived[4];
-    put_u32(arrived, link->heard_us);
     if (n_bytes != 8) {
         return;
     }
-    begin_frame(link, EDGE_LINK_PONG, seq, now_us(link));
-    write_bytes(link, payload, 8);
-    write_bytes(link, arrived, 4);
-    end_frame(link);
+    uint32_t answer[3] = {get_u32(payload), get_u32(payload + 4), link->heard_us};
+    send_words(link, EDGE_LINK_PONG, seq, answer, 3);
 }
 
 static void take_prediction(edge_link *link, const uint8_t *payload, uint16_t n_bytes, uint8_t epoch) {
@@ -527,22 +531,21 @@ static void take_byte(edge_link *link, uint8_t byte) {
 /* Being alive. */
 
 static void send_status(edge_link *link) {
-    uint8_t status[36], *end = status;
     uint8_t flags = (uint8_t)((link->is_streaming ? EDGE_LINK_STREAMING : 0) |
                               (link->is_faulty ? EDGE_LINK_SENSOR_FAULT : 0) |
                               (edge_link_alarm_is_lit(link) ? EDGE_LINK_ALARM_LIT : 0));
-    end = put_u32(end, link->config->boot_id);
-    end = put_u32(end, link->uptime_s);
-    end = put_u32(end, link->n_samples);
-    end = put_u32(end, link->n_dropped);
-    end = put_u32(end, link->n_missed);
-    end = put_u16(end, link->n_rx_bad);
-    end = put_u16(end, link->n_rx_overrun);
-    end = put_u16(end, link->ring_high_water_bytes);
-    *end++ = link->config->reset_cause;
-    *end++ = flags;
-    put_u32(put_u32(end, link->n_rx_good), link->n_predictions);
-    send_frame(link, EDGE_LINK_STATUS, status, sizeof status);
+    uint32_t status[9] = {
+        link->config->boot_id,
+        link->uptime_s,
+        link->n_samples,
+        link->n_dropped,
+        link->n_missed,
+        u32(link->n_rx_bad, link->n_rx_overrun),
+        u32(link->ring_high_water_bytes, u16(link->config->reset_cause, flags)),
+        link->n_rx_good,
+        link->n_predictions,
+    };
+    send_words(link, EDGE_LINK_STATUS, 0, status, 9);
 }
 
 void edge_link_poll(edge_link *link) {
@@ -607,11 +610,10 @@ bool edge_link_init(edge_link *link, const edge_link_config *config) {
     link->epoch = (uint8_t)(config->boot_id * 97); /* far from the epochs of the boot before */
     link->next_status_us = now_us(link) + STATUS_US;
     forget_body(link);
-    uint8_t boot[8], *end = put_u32(boot, config->boot_id);
-    *end++ = config->reset_cause;
-    *end++ = EDGE_LINK_PROTO_MIN;
-    *end++ = EDGE_LINK_PROTO_MAX;
-    *end = 0;
-    send_frame(link, EDGE_LINK_BOOT, boot, sizeof boot);
+    uint32_t boot[2] = {
+        config->boot_id,
+        u32(u16(config->reset_cause, EDGE_LINK_PROTO_MIN), EDGE_LINK_PROTO_MAX),
+    };
+    send_words(link, EDGE_LINK_BOOT, 0, boot, 2);
     return true;
 }

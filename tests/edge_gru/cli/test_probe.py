@@ -48,7 +48,40 @@ def test_a_described_port_is_recorded(call, printing, tmp_path):
 def test_nothing_known_is_exit_code_1(call):
     result = call("ports", "--probe", "/dev/ttyNONE")
     assert result.exit_code == 1
-    assert "no such port" in result.stderr
+    assert "edge-gru: no such port" in result.stderr
+    assert all(line.startswith("edge-gru: ") for line in result.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--baud=0", "expected a baud rate from 1"),
+        ("--baud=-9600", "expected a baud rate from 1"),
+        ("--listen=0", "expected a positive time to listen"),
+        ("--listen=nan", "expected a positive time to listen"),
+    ],
+)
+def test_impossible_numbers_are_refused(call, option, sentence):
+    result = call("ports", "--probe", "/dev/ttyNONE", option)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_a_probed_port_and_a_firmware_share_a_form_of_file(call, printing, tmp_path):
+    pytest.importorskip("mcap", reason="edge-gru[record] is not installed")
+    file = tmp_path / "sensor.toml"
+    assert call("ports", "--probe", printing.port, "--listen", "0.5", "-o", file).exit_code == 0
+    made = call("firmware", file, tmp_path / "board", "--example", "none")
+    assert made.exit_code == 0
+    assert "EDGE_LINK_CHANNEL_VIBRATION" in (tmp_path / "board" / "schema.h").read_text()
+    file.write_text('dtype = "<i2"\nchannels = [{ name = "vibration", scale = 0.5 }]\n')
+    refused = call("record", file, "-o", tmp_path / "x.mcap")
+    assert refused.exit_code == 2
+    assert "expected a port in" in refused.stderr
+    options = ("--port", printing.port, "--format", "csv", "--duration", "0.5")
+    told = call("record", file, "-o", tmp_path / "x.mcap", *options)
+    assert told.exit_code == 2
+    assert "vibration" in told.stderr  # one channel, and two came
 
 
 def test_an_output_without_a_probe_is_refused(call, tmp_path):

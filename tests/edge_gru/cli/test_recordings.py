@@ -105,6 +105,49 @@ def test_a_recording_becomes_a_table(call, recorded, tmp_path):
     assert ".csv or .npz" in result.stderr
 
 
+@pytest.mark.parametrize("speed", ["0", "-1", "nan", "inf"])
+def test_a_speed_that_is_none_is_refused_with_what_is_usual(call, recorded, speed):
+    result = call("replay", recorded, "--speed", speed)
+    assert result.exit_code == 2
+    assert "expected a positive speed" in result.stderr
+    assert "1 is the recording's own pace" in result.stderr
+
+
+def test_what_was_converted_is_told_as_json(call, recorded, tmp_path):
+    result = call("convert", recorded, tmp_path / "t.npz", "--json")
+    told = json.loads(result.stdout)
+    assert told == {
+        "file": str(tmp_path / "t.npz"),
+        "samples": len(read_samples(recorded).seq),
+        "channels": ["vibration", "current"],
+        "rate_hz": 200.0,
+        "streams": 1,
+    }
+    assert result.stderr == ""
+
+
+def test_the_port_of_a_replay_is_told_as_json(live, recorded):
+    playing = live("replay", recorded, "--json")
+    told = "".join(playing.process.stdout.readline() for _ in range(4))
+    assert json.loads(told)["format"] == "framed"
+    with Link(json.loads(told)["port"]) as link:
+        assert link.receive(10.0) is not None
+    playing.process.send_signal(signal.SIGINT)
+    playing.process.communicate(timeout=30)
+
+
+def test_a_file_that_was_cut_says_how_much_was_read(call, recorded, tmp_path):
+    cut = tmp_path / "cut.mcap"
+    whole = recorded.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    result = call("convert", cut, tmp_path / "cut.csv")
+    assert result.exit_code == 0
+    (warning, _) = result.stderr.splitlines()
+    assert warning.startswith(f"edge-gru: {cut} is cut short: ")
+    assert f" of {len(whole) * 2 // 3}; what came after is lost" in warning
+    assert "cut short" not in call("convert", recorded, tmp_path / "whole.csv").stderr
+
+
 def test_a_recording_is_never_written_over(call, recorded):
     result = call("record", "--port", "/dev/ttyNONE", "-o", recorded)
     assert result.exit_code == 2
@@ -112,10 +155,13 @@ def test_a_recording_is_never_written_over(call, recorded):
 
 
 def test_wrong_arguments(call, tmp_path):
+    recorded = ["record", "--port", "x", "-o"]
     for arguments, sentence in (
         (["replay", tmp_path / "none.mcap"], "cannot read"),
-        (["record", "--port", "x", "-o", tmp_path / "y", "--duration", "0"], "positive duration"),
-        (["record", "--port", "x", "-o", tmp_path / "y", "--format", "morse"], "morse"),
+        ([*recorded, tmp_path / "y.mcap", "--duration", "0"], "positive duration"),
+        ([*recorded, tmp_path / "y.mcap", "--format", "morse"], "morse"),
+        ([*recorded, tmp_path / "y.mcap", "--baud", "0"], "expected a baud rate"),
+        ([*recorded, tmp_path / "y.txt"], "expected an output file .mcap"),
     ):
         result = call(*arguments)
         assert result.exit_code == 2

@@ -234,6 +234,11 @@ def test_wrong_option(call, bundle_path, board, options, sentence):
     assert sentence in one_sentence(result)
 
 
+def test_a_format_there_is_not_is_refused_for_a_recording_too(call, bundle_path):
+    result = call("run", bundle_path, "--port", "x.mcap", "--format", "morse")
+    assert "expected one of the formats framed, csv" in one_sentence(result)
+
+
 def test_port_is_asked_for(call, bundle_path):
     assert "give --port /dev/ttyACM0" in one_sentence(call("run", bundle_path))
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +132,39 @@ def open_or_skip(name: str, bundle: Bundle, precision: str | None, n_streams: in
         if isinstance(error.__cause__, ImportError):
             pytest.skip(str(error))
         raise
+
+
+sys.path.insert(0, str(Path(__file__).parent / "tensorrt"))
+fakes = importlib.import_module("fake_gpu")
+
+
+@pytest.fixture
+def gpu() -> Iterator[fakes.FakeGpu]:
+    """A fake GPU, which must be left as it was found."""
+    with fakes.fake_gpu() as gpu:
+        yield gpu
+
+
+@pytest.fixture(autouse=True)
+def _gpu_for_tensorrt(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Let the suites over all engines run TensorRT on a fake, or on a board's own if told so.
+
+    They share their plans: what is built, and when, has tests of its own.
+    """
+    callspec = getattr(request.node, "callspec", None)
+    names = [v for v in callspec.params.values() if isinstance(v, str)] if callspec else []
+    if "tensorrt" not in names or os.environ.get("EDGE_GRU_REAL_GPU"):
+        yield
+        return
+    plans = tmp_path_factory.getbasetemp() / "plans"
+    monkeypatch.setenv("EDGE_GRU_TENSORRT_CACHE", str(plans))
+    gpu = request.getfixturevalue("gpu")
+    yield
+    assert gpu.cuda.faults == []
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from edge_gru.engines.cells import CELLS
 from edge_gru.engines.golden import replay
 from edge_gru.engines.products import FLOAT, HALF, multiply
 from edge_gru.engines.reference import ReferenceEngine, step_cell
-from edge_gru.engines.select import ENGINES
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import BundleError
 from edge_gru.manifest import ProductForm
 from quantization.cells import ONNX_CELLS, reordered

@@ -11,7 +11,7 @@ import pytest
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine
 from edge_gru.engines.cells import CELLS
-from edge_gru.engines.select import ENGINES
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import EngineUnavailableError, InputShapeError, StateMismatchError
 from edge_gru.state import State
 

@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 from edge_gru.bundle import Bundle
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.golden import GoldenVectors, replay, sqnr_db
-from edge_gru.engines.select import ENGINES, open_engine, open_proven
+from edge_gru.engines.select import open_engine, open_proven
+from edge_gru.engines.table import ENGINES
 from edge_gru.errors import BundleError, GoldenMismatchError
 
 PRECISIONS = ("fp16", "fp32", "int8")

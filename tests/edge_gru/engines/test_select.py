@@ -7,18 +7,12 @@ import msgspec
 import pytest
 
 from edge_gru.bundle import Bundle
-from edge_gru.engines import select
+from edge_gru.engines import select, table
 from edge_gru.engines.base import Engine, EngineSource
 from edge_gru.engines.golden import GoldenResult
-from edge_gru.engines.select import (
-    ENGINES,
-    EngineRow,
-    Measurement,
-    fastest,
-    measure,
-    open_engine,
-    open_proven,
-)
+from edge_gru.engines.measure import Measurement, fastest, measure
+from edge_gru.engines.select import open_engine, open_proven
+from edge_gru.engines.table import ENGINES, EngineRow
 from edge_gru.errors import BundleError, EngineUnavailableError, GoldenMismatchError
 
 PASSED = GoldenResult("any", "int8", 1, 0.0, 1.0, 100.0, 30.0)
@@ -27,7 +21,7 @@ PASSED = GoldenResult("any", "int8", 1, 0.0, 1.0, 100.0, 30.0)
 @pytest.fixture
 def with_absent_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     absent = EngineRow("edge_gru.engines.absent", "Absent", "pip install absent", serves=True)
-    monkeypatch.setattr(select, "ENGINES", {"absent": absent, **ENGINES})
+    monkeypatch.setitem(table.ENGINES, "absent", absent)
     return
 
 
@@ -51,7 +45,8 @@ def impossible(bundle: Bundle) -> EngineSource:
 
 def test_unknown_engine_lists_what_there_is(bundle: Bundle) -> None:
     with pytest.raises(
-        EngineUnavailableError, match=r"auto, reference, native, onnxruntime, got 'tensorflow'"
+        EngineUnavailableError,
+        match=r"auto, reference, native, onnxruntime, tensorrt, got 'tensorflow'",
     ):
         bundle.open("tensorflow")
 
@@ -65,13 +60,13 @@ def test_engine_that_is_not_installed_says_how_to_install_it(bundle: Bundle) -> 
 
 
 @pytest.mark.usefixtures("with_absent_engine")
-def test_measure_has_a_row_for_every_engine_in_order(bundle: Bundle) -> None:
+def test_measure_has_rows_for_every_engine_in_order(bundle: Bundle) -> None:
     rows = measure(bundle.source)
-    assert [row.engine for row in rows] == ["absent", *ENGINES]
-    assert not rows[0].usable
-    assert "not installed" in rows[0].reason
-    assert rows[0].p50_us is None
-    reference = rows[1]
+    assert list(dict.fromkeys(row.engine for row in rows)) == list(ENGINES)
+    assert not rows[-1].usable
+    assert "not installed" in rows[-1].reason
+    assert rows[-1].p50_us is None
+    reference = rows[0]
     assert reference.usable
     assert reference.precision == bundle.manifest.default_precision
     assert reference.p99_us >= reference.p50_us > 0
@@ -145,3 +140,34 @@ def test_proven_engine_begins_fresh(bundle: Bundle) -> None:
         state = engine.save_state(stream)
         assert state.n_steps == 0
         assert not any(value.any() for value in state.values.values())
+
+
+def test_another_precision_must_be_clearly_faster_than_the_bundles_own() -> None:
+    own = Measurement("onnxruntime", "int8", 10.0, 11.0, PASSED)
+    near = Measurement("native", "fp32", 9.5, 11.0, PASSED)
+    clear = replace(near, p50_us=8.0)
+    assert fastest([near, own], "int8") is own
+    assert fastest([clear, own], "int8") is clear
+    assert fastest([near, own]) is near
+
+
+def test_measured_engines_are_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Engine] = []
+    monkeypatch.setattr(Engine, "close", note_in(closed))
+    measure(bundle.source, engines=["reference"])
+    assert len(closed) == 1
+    monkeypatch.setattr("edge_gru.engines.measure.times_us", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure(bundle.source, engines=["reference"])
+    assert len(closed) == 2
+
+
+def test_many_streams_are_timed_together(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = set()
+    step_batch = Engine.step_batch
+    monkeypatch.setattr(
+        Engine, "step_batch", lambda e, x: (shapes.add(x.shape), step_batch(e, x))[1]
+    )
+    (row,) = measure(bundle.source, engines=["reference"], precisions=["fp32"], n_streams=3)
+    assert row.p50_us > 0
+    assert shapes == {(3, bundle.manifest.n_in)}

@@ -21,6 +21,10 @@ def test_defaults_need_only_bundle_and_port():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        (
+            {"engine": "tensort"},
+            "expected an engine of auto, reference, native, onnxruntime, tensorrt, got 'tensort'",
+        ),
         ({"baudd": 1}, "unknown key 'baudd'; did you mean 'baud'"),
         ({"zzz": 1}, "unknown key 'zzz'; expected one of bundle, port, format"),
         ({"baud": "fast"}, "baud: expected `int`, got `str` (the value is 'fast')"),

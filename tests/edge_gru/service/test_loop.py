@@ -204,7 +204,6 @@ def test_engine_that_fails_the_golden_vectors_never_serves(pack, schema, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"engine": "abacus"}, EngineUnavailableError),
         ({"precision": "int4"}, EngineUnavailableError),
         ({"bundle": "/absent.egb"}, BundleError),
     ],

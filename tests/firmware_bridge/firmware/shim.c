@@ -104,7 +104,8 @@ void board_decode(board *b, const uint8_t *bytes, uint32_t n_bytes) {
     for (uint32_t i = 0; i < n_bytes; i++) {
         edge_link *link = &b->link;
         if (bytes[i] == 0 && link->is_begun && is_good(link)) {
-            put_u16(b->accepted + b->n_accepted_bytes, link->n_body_bytes);
+            b->accepted[b->n_accepted_bytes] = (uint8_t)link->n_body_bytes;
+            b->accepted[b->n_accepted_bytes + 1] = (uint8_t)(link->n_body_bytes >> 8);
             memcpy(b->accepted + b->n_accepted_bytes + 2, link->body, link->n_body_bytes);
             b->n_accepted_bytes += 2u + link->n_body_bytes;
             link->n_rx_good++;

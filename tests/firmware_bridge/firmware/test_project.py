@@ -105,6 +105,12 @@ def test_schemas_are_read_from_toml_as_from_the_wire():
         (b"", "channels"),
         (b"channels = []", "at least one channel"),
         (b'dtype = "i2"\nchannels = [{ name = "a" }]', "raw types"),
+        (b'channels = [{ name = "a", scale = 0.0 }]', "scale other than 0"),
+        (b'channels = [{ name = "a", scale = nan }]', "scale other than 0"),
+        (b'channels = [{ name = "a", offset = inf }]', "finite offset"),
+        (b'rate_hz = [-1.0]\nchannels = [{ name = "a" }]', "positive rates"),
+        (b'rate_hz = nan\nchannels = [{ name = "a" }]', "positive rates"),
+        (b'rate_hz = { min = 9.0, max = 1.0 }\nchannels = [{ name = "a" }]', "smaller end"),
     ],
 )
 def test_toml_that_is_no_schema_is_refused_with_the_reason(text, reason):

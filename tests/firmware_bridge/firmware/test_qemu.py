@@ -5,8 +5,10 @@ EDGE_GRU_QEMU_S is how long the steady stream is followed; ``make qemu-board`` a
 
 import contextlib
 import os
+import signal
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -188,6 +190,32 @@ def test_a_reset_on_request_is_acknowledged_and_a_new_epoch(got):
     got.until(lambda c: c.link.board_status.boot_id != boot_id)
     assert got.link.board_status.boot_id == (boot_id + 1) % 2**32
     assert got.link.statistics.frames_bad == 0
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["SIGSTOP", "QMP stop"])
+def test_a_board_held_for_half_a_second_goes_on_without_loss(board, got, is_told):
+    """Held from outside it catches up, late; stopped with its clock it has missed nothing."""
+    got.until_samples(500)
+    n_before = got.link.statistics.late_samples
+    with board.held() if is_told else held_from_outside(board):
+        threading.Event().wait(0.5)
+    got.until_samples(1500)
+    check_values(got.items)
+    seqs = np.concatenate([i.seq for i in got.items if isinstance(i, SampleBlock)])
+    assert (np.diff(seqs) == 1).all()
+    assert got.events() == got.events(LinkUp)
+    counts = got.link.statistics
+    assert (counts.lost_samples, counts.frames_bad, counts.resyncs) == (0, 0, 0)
+    assert is_told or counts.late_samples - n_before > 200
+
+
+@contextlib.contextmanager
+def held_from_outside(board):
+    """Let the machine stand still while its clock, which is the host's, goes on."""
+    pid = board._qemu._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
 
 
 def test_another_rate_takes_effect_with_samples_that_share_frames(got):
