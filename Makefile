@@ -5,7 +5,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
   link-soak test-pythons clean
-.PHONY: native native-vectors native-aarch64 native-sanitize bench-native bench
+.PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -91,6 +91,24 @@ native-aarch64: build/vectors-gcc build/vectors-aarch64-linux-gnu-gcc
 	    cmp build/scalar-gcc.txt build/$$kernel-aarch64.txt || exit 1; done
 	@echo "the same bits on aarch64 in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
 
+# The package on 64-bit Arm: its wheel, compiled here, in Debian's Python there, under emulation. What
+# streams predict is what they predict here, to the last bit, and every golden vector is reproduced.
+ARM64 := build/arm64-python
+ARM64_PYTHON := qemu-aarch64-static -L $(ARM64)/root -E PYTHONPATH=$(ARM64)/packages:. \
+  $(ARM64)/root/usr/bin/python3.11
+native-arm64: native
+	rm -rf $(ARM64) && mkdir -p $(ARM64)
+	mmdebstrap --quiet --variant=extract --architectures=arm64 --include=python3,libstdc++6 bookworm $(ARM64)/root
+	EDGE_GRU_NATIVE=aarch64 .venv/bin/python $(PIP_INSTALL:install=wheel) --no-deps -w $(ARM64) .
+	.venv/bin/python $(PIP_INSTALL) --target $(ARM64)/packages --only-binary=:all: \
+	    --python-version 3.11 --platform linux_aarch64 $(foreach n,17 27 28 34 35,--platform manylinux_2_$n_aarch64) \
+	    --platform manylinux2014_aarch64 $(ARM64)/edge_gru-*.whl
+	.venv/bin/python tests/edge_gru/native/streams.py pack $(ARM64)/bundles
+	.venv/bin/python tests/edge_gru/native/streams.py hash $(ARM64)/bundles $(N_VECTOR_STEPS) >$(ARM64)/here.txt
+	$(ARM64_PYTHON) tests/edge_gru/native/streams.py hash $(ARM64)/bundles $(N_VECTOR_STEPS) >$(ARM64)/there.txt
+	cmp $(ARM64)/here.txt $(ARM64)/there.txt
+	@echo "the same bits on arm64 in $$(wc -l <$(ARM64)/here.txt) bundles of $(N_VECTOR_STEPS) steps"
+
 # Addresses and undefined behaviour: the vectors, then the tests on an extension built for it.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 native-sanitize: .venv/ready
@@ -105,10 +123,20 @@ native-sanitize: .venv/ready
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
 
+# RTNeural has no Python: RTNEURAL=FOLDER names a clone of it, and Eigen is Debian's libeigen3-dev.
+RTNEURAL ?=
+export EDGE_GRU_RTNEURAL := $(if $(RTNEURAL),$(CURDIR)/build/rtneural.so)
+RTNEURAL_FLAGS := -std=c++17 -O3 -march=native -w -shared -fPIC -DRTNEURAL_USE_EIGEN=1 \
+  -DRTNEURAL_DEFAULT_ALIGNMENT=32 -DEIGEN_STACK_ALLOCATION_LIMIT=0 -isystem /usr/include/eigen3
+
+build/rtneural.so: quantization/benchmark/rtneural.cpp
+	mkdir -p build
+	g++ $(RTNEURAL_FLAGS) $(addprefix -I$(RTNEURAL)/,. RTNeural modules/json) $< -o $@
+
 # A step beside the peers, which get an environment of their own: 20 minutes (BENCH=--quick: 2).
 PEERS ?= ai-edge-litert ai-edge-quantizer litert-torch MNN openvino ncnn executorch
 BENCH ?=
-bench: .venv-bench/ready
+bench: .venv-bench/ready $(if $(RTNEURAL),build/rtneural.so)
 	.venv-bench/bin/python -m quantization.benchmark.latency $(BENCH)
 
 # Peers one by one: where one cannot be had, the table says so.

@@ -14,6 +14,8 @@ Builds the wheel of this source tree and downloads those it needs on a board int
   --python VERSION  Python of the board: 3.10 on JetPack 6, 3.12 on JetPack 7
   --arch ARCH       architecture of the board (default: aarch64)
 The Python that does the work is $PYTHON (default: python3); pip's own settings (PIP_...) hold.
+The native engine is compiled in where there is a Python of that version and a compiler for the
+board (Debian: gcc-aarch64-linux-gnu).
 
 example: deploy/wheels.sh --python 3.10 wheels-jetpack6
 END
@@ -37,8 +39,34 @@ build_own_wheel() { # from a copy: an old build/ in the tree would smuggle delet
     tar -C "$here/.." --exclude='./.*' --exclude=./build --exclude=./dist --exclude=./runs \
         --exclude='*.egg-info' --exclude=__pycache__ --exclude="./$(basename "$folder")" -cf - . |
         tar -C "$work/source" -xf -
-    # No machine code in it: this host's would not run on the board.
-    EDGE_GRU_NATIVE=0 "$host_python" -m pip wheel --quiet --no-deps --wheel-dir "$part" "$work/source"
+    find_builder
+    EDGE_GRU_NATIVE=$native "$builder" -m pip wheel --quiet --disable-pip-version-check --no-deps \
+        --wheel-dir "$part" "$work/source"
+}
+
+find_builder() { # who compiles the native engine for the board: its Python's version, and a compiler
+    local compiler=gcc
+    builder=$host_python native=1
+    if [[ $arch != "$(uname -m)" ]]; then
+        native=$arch compiler=$arch-linux-gnu-gcc
+    fi
+    if ! is_board_python "$builder"; then
+        builder=python$python
+    fi
+    if ! is_board_python "$builder"; then
+        without_native "expected a python$python on this host to compile for"
+    elif ! command -v "$compiler" >/dev/null; then
+        without_native "expected the compiler $compiler, on Debian of the package gcc-${arch/_/-}-linux-gnu"
+    fi
+}
+
+is_board_python() {
+    [[ $("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) == "$python" ]]
+}
+
+without_native() {
+    echo "wheels.sh: the native engine is left out: $1" >&2
+    builder=$host_python native=0
 }
 
 download() { # wheels only, for the board's Python; glibc 2.35 is the oldest of the supported boards
@@ -49,7 +77,7 @@ download() { # wheels only, for the board's Python; glibc 2.35 is the oldest of 
     "$host_python" -m pip download --quiet --disable-pip-version-check --dest "$part" \
         --find-links "$part" --only-binary=:all: --implementation cp --python-version "$python" \
         --abi "cp${python/./}" --abi abi3 --abi none \
-        "${platforms[@]}" --platform "manylinux2014_$arch" "$@"
+        "${platforms[@]}" --platform "manylinux2014_$arch" --platform "linux_$arch" "$@"
 }
 
 complete() { # pip reads `python_version < "3.11"` of a dependency for its own Python, not the board's

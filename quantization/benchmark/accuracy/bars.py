@@ -9,6 +9,7 @@ from quantization.benchmark.accuracy.measure import Row
 OURS = "rec"
 AMPLIFIER_ESR = 0.01
 _WORSENING = 0.001  # relative, of a task metric
+_ENGINE_MARGIN_DB = 0.5
 
 
 def of_tasks(rows: Sequence[Row]) -> Iterator[str]:
@@ -53,6 +54,18 @@ def of_cells(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if row.gate == "fail":
             yield f"{row.model}, {row.form} on {row.engine}: does not pass its gate"
+
+
+def of_engines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what is missed of: every engine within 0.5 dB of the reference."""
+    expected = {(row.model, row.form): row.sqnr_db for row in rows if row.engine == "reference"}
+    for row in rows:
+        expected_db = expected[row.model, row.form]
+        if expected_db is not None and not _above(row.sqnr_db, expected_db - _ENGINE_MARGIN_DB):
+            yield (
+                f"{row.model}, {row.form}: {row.sqnr_db:.2f} dB on {row.engine}, "
+                f"{expected_db:.2f} on the reference"
+            )
 
 
 def of_peers(rows: Sequence[Row]) -> Iterator[str]:

@@ -139,10 +139,24 @@ def _cell_rows(extent: Extent) -> Iterator[Row]:
         work = work_on(subject)
         for recipe in ("rec", "rec-hilo"):
             source = made_by(work, recipe)
-            for engine in filter(partial(_runs, source), ENGINES):
-                twins = on_engine(twins_of(source), engine)
-                evidence = judged(subject, twins, extent.n_steps)
-                yield row_of(subject, recipe, evidence, Sizes.of(source), engine)
+            yield from _rows_of_engines(subject, recipe, source, extent)
+
+
+def _engine_rows(extent: Extent) -> Iterator[Row]:
+    for name in EXAMPLES:
+        subject = subjects.example_network(name)
+        work = work_on(subject)
+        for recipe in ("rec", "rec-hilo", "int8", "int8-hilo", "w4"):
+            yield from _rows_of_engines(subject, recipe, made_by(work, recipe), extent)
+
+
+def _rows_of_engines(
+    subject: Subject, recipe: str, source: EngineSource, extent: Extent
+) -> Iterator[Row]:
+    for engine in filter(partial(_runs, source), ENGINES):
+        twins = on_engine(twins_of(source), engine)
+        evidence = judged(subject, twins, extent.n_steps)
+        yield row_of(subject, recipe, evidence, Sizes.of(source), engine)
 
 
 def _runs(source: EngineSource, engine: str) -> bool:
@@ -227,6 +241,12 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
             f"{_STREAM} The state is never cleared. Bar: the gate is passed on both engines.",
             _cell_rows,
             bars.of_cells,
+        ),
+        "engines": TableSpec(
+            "The trained examples on every engine",
+            f"{_STREAM} Bar: at most 0.5 dB below the reference.",
+            _engine_rows,
+            bars.of_engines,
         ),
         "peers": TableSpec(
             "Other tools on the same networks and streams",

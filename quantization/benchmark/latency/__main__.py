@@ -27,7 +27,14 @@ from quantization.benchmark.latency import ours
 from quantization.benchmark.latency.registry import PEERS, find_peers
 from quantization.benchmark.latency.rounds import time_in_rounds
 from quantization.benchmark.latency.runner import Form
-from quantization.benchmark.latency.scenarios import Prepared, Scenario, Size, prepare, scenarios
+from quantization.benchmark.latency.scenarios import (
+    KINDS,
+    Prepared,
+    Scenario,
+    Size,
+    prepare,
+    scenarios,
+)
 from quantization.benchmark.latency.tables import Result, Row, ratios, summaries, table_of
 from quantization.benchmark.native import SIZES
 
@@ -55,7 +62,7 @@ def measure(scenario: Scenario, forms: Sequence[Form], effort: Effort) -> Result
     ready: dict[str, Prepared] = {}
     failures = []
     for form in forms:
-        if not form.fits(scenario.cell, is_batch=scenario.kind == "batch"):
+        if not form.fits(scenario.cell, scenario.kind):
             continue
         try:
             ready[form.name] = prepare(form, scenario)
@@ -101,6 +108,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="single steps and 256 streams, short")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), default=list(PEERS))
     parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="I-H-L")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     return parser.parse_args(arguments)
 
 
@@ -113,6 +121,8 @@ def main(arguments: Sequence[str]) -> None:
     start = conditions(peers.versions)
     results = []
     for scenario in scenarios(options.sizes, is_quick=options.quick):
+        if scenario.kind not in options.kinds:
+            continue
         _log.info("%s", scenario.title)
         results.append(measure(scenario, forms, QUICK if options.quick else FULL))
     if options.json:

@@ -26,6 +26,7 @@ PEERS = {
     "openvino": PeerRow("openvino_models", "pip install openvino"),
     "ncnn": PeerRow("ncnn_nets", "pip install ncnn"),
     "executorch": PeerRow("executorch_programs", "pip install executorch"),
+    "rtneural": PeerRow("rtneural", "see RTNEURAL in the Makefile"),
 }
 
 

@@ -90,15 +90,17 @@ class Form:
     open: Callable[[Weights, int, int], Runner]
     row_counts: tuple[int, ...] = ()  # to choose from by trial; empty: it runs all at once
     has_batch: bool = True
+    has_step: bool = True  # from Python
     cells: tuple[str, ...] = ("GRU", "LSTM", "RNN_TANH")
 
     FP32_DB: ClassVar[float] = 90.0
     INT8_DB: ClassVar[float] = 20.0
     INT4_DB: ClassVar[float] = 10.0
 
-    def fits(self, cell: str, *, is_batch: bool) -> bool:
-        """Tell whether it has this cell, and batches if they are asked for."""
-        return cell in self.cells and (self.has_batch or not is_batch)
+    def fits(self, cell: str, kind: str) -> bool:
+        """Tell whether it has this cell in this kind of use: step, batch or sequence."""
+        lacks = (kind == "batch" and not self.has_batch) or (kind == "step" and not self.has_step)
+        return cell in self.cells and not lacks
 
 
 ROW_COUNTS = (16, 64, 256)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from quantization.benchmark.latency.weights import Weights, random_weights, samp
 from quantization.benchmark.native import N_OUT, N_STREAMS, SIZES
 
 Size = tuple[int, int, int]
+Kind = Literal["step", "batch", "sequence"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _OTHER_CELLS = ("LSTM", "RNN_TANH")
 _OTHER_SIZE = (16, 64, 1)
@@ -33,7 +35,7 @@ _N_DISTINCT = 64  # samples that are stepped through: they stay in a cache, as f
 class Scenario:
     """One kind of use of a network of one size."""
 
-    kind: Literal["step", "batch", "sequence"]
+    kind: Kind
     cell: str
     size: Size
     n_steps: int = 1  # of a call: of as many streams, or of one sequence
@@ -83,7 +85,7 @@ def prepare(form: Form, scenario: Scenario) -> Prepared:
         GoldenMismatchError: its outputs are not those of the network.
     """
     weights = weights_of(scenario.cell, scenario.size)
-    if not form.fits(scenario.cell, is_batch=scenario.kind == "batch"):
+    if not form.fits(scenario.cell, scenario.kind):
         raise EngineUnavailableError(f"{form.name} does not have this; leave it out")
     with _explained(form):
         if scenario.kind == "batch":

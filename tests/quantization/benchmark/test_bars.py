@@ -29,6 +29,7 @@ GOOD = {
     bars.of_large: [row(sqnr_db=32.0), row("rec-hilo", sqnr_db=42.0)],
     bars.of_amplifiers: [row(gate="fail", remark="why"), row("auto: fp16", metric_value=0.01)],
     bars.of_cells: [row(gate="warn")],
+    bars.of_engines: [row(engine="reference"), row(engine="native", sqnr_db=60.5)],
     bars.of_peers: [row(), row("a tool", sqnr_db=60.0), row("not here", sqnr_db=None)],
 }
 MISSED = [
@@ -48,6 +49,11 @@ MISSED = [
     (bars.of_amplifiers, row("auto: rec", metric_value=0.011), "ESR 0.011"),
     (bars.of_cells, row(gate="fail"), "does not pass"),
 ]
+
+
+def test_engine_below_the_reference_is_named():
+    (sentence,) = bars.of_engines([row(engine="reference"), row(engine="native", sqnr_db=60.4)])
+    assert "60.40 dB on native, 61.00 on the reference" in sentence
 
 
 @pytest.mark.parametrize("bar", GOOD, ids=lambda bar: bar.__name__)
