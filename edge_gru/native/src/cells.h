@@ -62,7 +62,7 @@ static void sum_blocks(const struct cell *cell, const struct stage *stage, int n
 static void stage_of_row(const struct cell *cell, const struct stage *stage,
                          const uint8_t *operands, int is_backward, size_t row,
                          const struct rows *rows) {
-    float sums[MOST_PLACES * MOST_GATES * LANES];
+    float sums[MOST_PLACES * MAX_GATES * LANES];
     struct place places[MOST_PLACES];
     for (size_t done = 0; done < cell->n_blocks;) {
         const size_t n_left = cell->n_blocks - done;
@@ -81,28 +81,50 @@ static void stage_of_row(const struct cell *cell, const struct stage *stage,
     }
 }
 
-static void block_of_tile(const struct cell *cell, const struct stage *stage, size_t block,
-                          const uint8_t *const *operands, size_t n_tile, size_t row,
-                          const struct rows *rows) {
-    float sums[MAX_TILE][DENSE_GROUP * LANES];
-    float *out[MAX_TILE];
-    struct place places[MAX_TILE];
-    for (size_t r = 0; r < MAX_TILE; r++) {
-        out[r] = sums[r];
-    }
-    const struct tile t = {
-        {stage->p, block * stage->n_gates, 0, stage->n_gates, operands},
-        (const float *const *)rows->gates + row,
+/* The same for the first rows of a call, which tiles take. */
+static void block_of_rows(const struct cell *cell, const struct stage *stage, size_t block,
+                          const struct workspace *room, size_t n_rows, const struct rows *rows,
+                          float *const *sums) {
+    const struct tiled t = {
+        {stage->p, block * stage->n_gates, 0, stage->n_gates, NULL},
+        n_rows,
+        room->operands,
+        room->operand_stride,
+        (const float *const *)rows->gates,
         (block * cell->n_gates + stage->first_gate) * LANES,
         stage->add_last ? stage->add_last + block * LANES : NULL,
-        out,
+        sums,
         0,
     };
-    add_tile(&t);
-    for (size_t r = 0; r < n_tile; r++) {
-        places[r] = place_of(cell, rows, row + r, block, sums[r]);
+    struct place places[MOST_PLACES];
+    add_tiled(&t);
+    for (size_t r = 0; r < n_rows; r += MOST_PLACES) {
+        const size_t n = n_rows - r < MOST_PLACES ? n_rows - r : MOST_PLACES;
+        for (size_t i = 0; i < n; i++) {
+            stay_awake(stage->p, r + i);
+            places[i] = place_of(cell, rows, r + i, block, sums[r + i]);
+        }
+        stage->finish(n, places);
     }
-    stage->finish(n_tile, places);
+}
+
+/* All blocks of the rows that tiles take; returns how many these are. */
+static size_t blocks_of_rows(const struct cell *cell, const struct stage *stage,
+                             const struct workspace *room, size_t n_rows,
+                             const struct rows *rows) {
+    const size_t n_tiled = tiled_rows(stage->p, n_rows);
+    float sums[MAX_ROWS][MAX_GATES * LANES];
+    float *out[MAX_ROWS];
+    if (!n_tiled) {
+        return 0;
+    }
+    for (size_t r = 0; r < n_tiled; r++) {
+        out[r] = sums[r];
+    }
+    for (size_t block = 0; block < cell->n_blocks; block++) {
+        block_of_rows(cell, stage, block, room, n_tiled, rows, out);
+    }
+    return n_tiled;
 }
 
 /* The product with h, and the gates of each block as soon as it is there. */
@@ -110,15 +132,8 @@ static void run_stage(const struct cell *cell, const struct stage *stage,
                       const struct workspace *room, size_t n_rows, const float *const *in,
                       const struct rows *rows) {
     const uint8_t *operands[MAX_ROWS];
-    const enum form form = stage->p->form;
-    const size_t tile = tile_rows(form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
     prepare(stage->p, room, n_rows, in, operands);
-    for (size_t block = 0; n_tiled && block < cell->n_blocks; block++) {
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            block_of_tile(cell, stage, block, operands + r, tile, r, rows);
-        }
-    }
+    const size_t n_tiled = blocks_of_rows(cell, stage, room, n_rows, rows);
     for (size_t r = n_tiled; r < n_rows; r++) {
         stage_of_row(cell, stage, operands[r], room->is_backward, r, rows);
     }
@@ -159,22 +174,14 @@ static void step_rnn(const struct cell *cell, const struct workspace *room, size
     }
 }
 
-static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                 const float *const *x, float *const *h, float *const *c) {
-    float *gates[MAX_ROWS];
+/* A step from the products with x, or from the operands of one row's. */
+static void step_from(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                      const uint8_t *x, float *const *gates, float *const *h, float *const *c) {
     float *spare[MAX_ROWS];
-    gates[0] = room->gates;
+    struct rows rows = {x, gates, h, c, h};
     spare[0] = room->spare;
     for (size_t r = 1; r < n_rows; r++) {
-        gates[r] = room->gates + r * room->gates_stride;
         spare[r] = room->spare + r * room->spare_stride;
-    }
-    struct rows rows = {NULL, gates, h, c, h};
-    if (n_rows == 1 && cell->n_gates > 1) {
-        prepare_row(&cell->x, x[0], room->x_operands);
-        rows.x = room->x_operands;
-    } else {
-        dense(&cell->x, room, n_rows, x, cell->bias, gates);
     }
     switch (cell->kind) {
     case CELL_GRU:
@@ -194,6 +201,43 @@ static void step(const struct cell *cell, const struct workspace *room, size_t n
     default:
         step_rnn(cell, room, n_rows, &rows);
         break;
+    }
+}
+
+static void product_with_x(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                           const float *const *x, float **gates) {
+    gates[0] = room->gates;
+    for (size_t r = 1; r < n_rows; r++) {
+        gates[r] = room->gates + r * room->gates_stride;
+    }
+    dense(&cell->x, room, n_rows, x, cell->bias, gates);
+}
+
+static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                 const float *const *x, float *const *h, float *const *c) {
+    float *gates[MAX_ROWS];
+    if (n_rows == 1 && cell->n_gates > 1) {
+        gates[0] = room->gates;
+        prepare_row(&cell->x, x[0], room->x_operands);
+        step_from(cell, room, 1, room->x_operands, gates, h, c);
+    } else {
+        product_with_x(cell, room, n_rows, x, gates);
+        step_from(cell, room, n_rows, NULL, gates, h, c);
+    }
+}
+
+static void run(const struct cell *cell, const struct workspace *room, size_t n_steps,
+                const float *const *x, float *const *h, float *const *c) {
+    float *gates[MAX_ROWS];
+    product_with_x(cell, room, n_steps, x, gates);
+    struct workspace turned = *room;
+    for (size_t t = 0; t < n_steps; t++) {
+        turned.is_backward = !turned.is_backward;
+        memcpy(h[t + 1], h[t], cell->h.n_operand * sizeof(float));
+        if (cell->kind == CELL_LSTM) {
+            memcpy(c[t + 1], c[t], cell->n_hidden * sizeof(float));
+        }
+        step_from(cell, &turned, 1, NULL, gates + t, h + t + 1, c + t + 1);
     }
 }
 

@@ -15,11 +15,11 @@
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define TILE_INT8 4
-#define TILE_HILO 2
-#define TILE_FLOAT 2
-#define TILE_VECTORS_INT8 4
-#define TILE_VECTORS_HILO 4
+#define TILE_INT8 8
+#define TILE_HILO 4
+#define TILE_FLOAT 8
+#define TILE_VECTORS_INT8 3
+#define TILE_VECTORS_HILO 3
 #define ROW_INT8 8
 #define ROW_HILO 8
 #define ROW_FLOAT 4
@@ -27,7 +27,7 @@
 #define PARTS_INT8 2
 #define GATE_CHAINS 8 /* of sixteen lanes, that are computed in turns */
 #define ROW_GROUPS 2 /* of a row's product that share each operand */
-#define MAX_TILE 4
+#define MAX_TILE 8
 #define OPERAND_OFFSET 128 /* VNNI takes the operand unsigned: each row is corrected for it */
 
 typedef __m512 F;

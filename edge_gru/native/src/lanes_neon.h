@@ -15,11 +15,11 @@
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define TILE_INT8 2
-#define TILE_HILO 1
-#define TILE_FLOAT 1
-#define TILE_VECTORS_INT8 2
-#define TILE_VECTORS_HILO 2
+#define TILE_INT8 6
+#define TILE_HILO 3
+#define TILE_FLOAT 6
+#define TILE_VECTORS_INT8 1
+#define TILE_VECTORS_HILO 1
 #define ROW_INT8 4
 #define ROW_HILO 2
 #define ROW_FLOAT 1
@@ -27,7 +27,7 @@
 #define PARTS_INT8 1
 #define GATE_CHAINS 2 /* of sixteen lanes, that are computed in turns */
 #define ROW_GROUPS 1
-#define MAX_TILE 2
+#define MAX_TILE 6
 #define OPERAND_OFFSET 0
 
 typedef struct {

@@ -3,7 +3,16 @@
 #define EDGE_GRU_OPERANDS_H
 
 #include "grid.h"
+#include "matrix.h"
 #include "sums.h"
+
+/* Zeros in a line after the operands that there are, for kernels that read whole lines. */
+LANES_INLINE void end_line(const struct product *p, uint8_t *out) {
+    const unsigned n_last = (unsigned)(4 * p->n_steps % OPERAND_LINE);
+    if (uses_matrix(p) && n_last) {
+        line_clear(out + 4 * p->n_steps - n_last, n_last);
+    }
+}
 
 LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float *in,
                                uint8_t *out) {
@@ -20,6 +29,10 @@ LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float
             const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
             f_store_int8(out + low_offset(p) + k, grid_steps(rest, grid));
         }
+    }
+    end_line(p, out);
+    if (is_hilo) {
+        end_line(p, out + low_offset(p));
     }
 }
 
@@ -57,6 +70,9 @@ static void prepare(const struct product *p, const struct workspace *room, size_
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *out = room->operands + r * room->operand_stride;
         operands[r] = out;
+        if (n_rows > 1) {
+            stay_awake(p, r);
+        }
         prepare_row(p, in[r], out);
     }
 }

@@ -51,7 +51,8 @@ static float *pack_narrow(struct arena *arena, const struct matrix *matrix) {
     return packed;
 }
 
-static int take_product(struct arena *arena, const struct matrix *matrix, struct product *p) {
+static int take_product(struct arena *arena, const struct matrix *matrix, size_t n_spare,
+                        struct product *p) {
     const size_t n_rows = p->n_vectors * LANES;
     if (p->form == FORM_FP32 || p->form == FORM_FP16) {
         const int is_narrow = matrix->n_gates == 1 && matrix->n_units <= LANES;
@@ -61,7 +62,7 @@ static int take_product(struct arena *arena, const struct matrix *matrix, struct
             return 0;
         }
     } else {
-        p->weights_int8 = arena_take(arena, n_rows * p->n_steps, 4);
+        p->weights_int8 = arena_take(arena, n_rows * p->n_steps + n_spare, 4);
         p->correction = arena_take(arena, n_rows, sizeof *p->correction);
         p->scale = pack_row_values(arena, matrix->scale, matrix->n_gates, matrix->n_units);
     }
@@ -87,7 +88,9 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
     out->n_group = n_group;
     out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
     out->operand_step = matrix->operand_step;
-    if (!take_product(arena, matrix, out)) {
+    out->in_matrix = !is_float && kernel->matrix_steps && out->n_steps >= kernel->matrix_steps;
+    const size_t n_spare = out->in_matrix ? kernel->matrix_steps * n_group * LANES : 0;
+    if (!take_product(arena, matrix, n_spare, out)) {
         return 0;
     }
     for (size_t i = 0; i < out->n_vectors * LANES; i++) {

@@ -70,7 +70,7 @@ static Groups *const one_group[N_FORMS][DENSE_GROUP] = {
     ONE_GROUP(int8_groups),
     ONE_GROUP(hilo_groups),
 };
-static Groups *const two_groups[N_FORMS][MOST_GATES] = {
+static Groups *const two_groups[N_FORMS][MAX_GATES] = {
     TWO_GROUPS(fp32_groups),
     TWO_GROUPS(fp16_groups),
     TWO_GROUPS(int8_groups),
@@ -101,19 +101,17 @@ static void add_product(const struct product *p, const struct workspace *room, s
                         const float *const *in, const float *const *add, float *const *out) {
     const uint8_t *operands[MAX_ROWS];
     prepare(p, room, n_rows, in, operands);
-    const size_t tile = tile_rows(p->form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
-    for (size_t first = 0; n_tiled && first < p->n_vectors; first += p->n_group) {
-        const size_t n_left = p->n_vectors - first;
-        const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            const struct tile t = {{p, first, 0, n_group, operands + r},
-                                   add + r,
-                                   first * LANES,
-                                   NULL,
-                                   out + r,
-                                   first * LANES};
-            add_tile(&t);
+    const size_t n_tiled = tiled_rows(p, n_rows);
+    if (n_tiled) {
+        for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
+            const size_t n_left = p->n_vectors - first;
+            const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
+            const struct tiled t = {{p, first, 0, n_group, NULL}, n_tiled,
+                                    room->operands,               room->operand_stride,
+                                    add,                          first * LANES,
+                                    NULL,                         out,
+                                    first * LANES};
+            add_tiled(&t);
         }
     }
     for (size_t r = n_tiled; r < n_rows; r++) {

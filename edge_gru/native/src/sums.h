@@ -22,7 +22,7 @@ struct part {
 
 /* Bytes from the int8 numbers hi of a row to its lo. */
 LANES_INLINE size_t low_offset(const struct product *p) {
-    return (p->n_operand + LANES - 1) / LANES * LANES;
+    return (p->n_operand + OPERAND_LINE - 1) / OPERAND_LINE * OPERAND_LINE;
 }
 
 LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands, size_t at,
