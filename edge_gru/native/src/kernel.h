@@ -36,9 +36,12 @@ enum form { FORM_FP32, FORM_FP16, FORM_INT8, FORM_INT8_HILO, N_FORMS };
 struct product {
     enum form form;
     size_t n_operand;
+    size_t n_rows;
     size_t n_vectors;
+    size_t n_group; /* vectors that lie together; the last group may have fewer */
     size_t n_steps; /* n_operand, or a quarter of it rounded up */
     float *weights;
+    float *narrow; /* float weights again, as [k / 4][row][4], if there are at most sixteen rows */
     int8_t *weights_int8;
     int32_t *correction; /* (n_vectors * 16,): what sums begin with */
     const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
@@ -73,6 +76,8 @@ struct workspace {
     float *spare; /* n_blocks * 16 a row */
     size_t spare_stride;
     const float *zeros; /* as many as the widest projection has */
+    uint8_t *x_operands; /* of one row whose products with x and h take turns */
+    int is_backward;     /* one row: every other step, so that it meets first what is cached */
 };
 
 struct kernel {

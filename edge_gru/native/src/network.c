@@ -112,13 +112,14 @@ static int take_workspace(struct network *net) {
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
     net->rows_at_once = n;
     room->operands = arena_take(&net->arena, round_up(n, 16), room->operand_stride);
+    room->x_operands = arena_take(&net->arena, 1, room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
     room->zeros = arena_take(&net->arena, round_up(net->widest, LANES), sizeof(float));
     net->scratch = arena_take(&net->arena, n * net->scratch_stride, sizeof(float));
     net->trace = arena_take(&net->arena, (n + 1) * net->state_stride, sizeof(float));
-    return room->operands && room->gates && room->spare && room->zeros && net->scratch &&
-           net->trace;
+    return room->operands && room->x_operands && room->gates && room->spare && room->zeros &&
+           net->scratch && net->trace;
 }
 
 static int take_states(struct network *net) {
@@ -258,6 +259,7 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
                       float *y) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     const size_t n_out = net->values[net->output].width;
+    net->room.is_backward = n_rows == 1 && !net->room.is_backward;
     for (size_t r = 0; r < n_rows; r++) {
         memcpy(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in * sizeof *x);
     }

@@ -45,9 +45,26 @@ LANES_INLINE void prepare_float(const struct product *p, int is_half, const floa
         }
         f_store(out + k, is_half ? f_half(v) : v);
     }
+    for (size_t k = p->n_operand; p->narrow && k % 4; k++) {
+        out[k] = 0.0f;
+    }
 }
 
-/* Bring rows into the form that the product reads. */
+/* Bring a row into the form that the product reads. */
+static void prepare_row(const struct product *p, const float *in, uint8_t *out) {
+    switch (p->form) {
+    case FORM_INT8:
+        prepare_int8(p, 0, in, out);
+        break;
+    case FORM_INT8_HILO:
+        prepare_int8(p, 1, in, out);
+        break;
+    default:
+        prepare_float(p, p->form == FORM_FP16, in, (float *)(void *)out);
+        break;
+    }
+}
+
 static void prepare(const struct product *p, const struct workspace *room, size_t n_rows,
                     const float *const *in, const uint8_t **operands) {
     for (size_t r = 0; r < n_rows; r++) {
@@ -56,17 +73,7 @@ static void prepare(const struct product *p, const struct workspace *room, size_
         if (n_rows > 1) {
             stay_awake(p, r);
         }
-        switch (p->form) {
-        case FORM_INT8:
-            prepare_int8(p, 0, in[r], out);
-            break;
-        case FORM_INT8_HILO:
-            prepare_int8(p, 1, in[r], out);
-            break;
-        default:
-            prepare_float(p, p->form == FORM_FP16, in[r], (float *)(void *)out);
-            break;
-        }
+        prepare_row(p, in[r], out);
     }
 }
 

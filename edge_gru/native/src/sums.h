@@ -1,9 +1,6 @@
 /*
  * Sums of products of rows with a packed matrix, on any set of lanes.
  *
- * For one row everything is inlined, so that a cell's gates find its sums in registers. The sums
- * of a tile of rows are functions of their own that are called: around them a compiler would give
- * registers to other things and spill the sums in the innermost loop.
  */
 #ifndef EDGE_GRU_SUMS_H
 #define EDGE_GRU_SUMS_H
@@ -31,14 +28,6 @@ LANES_INLINE size_t low_offset(const struct product *p) {
 LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands, size_t at,
                            int n_rows, int n_vectors, I *sums) {
     Weights w[DENSE_GROUP];
-    if (n_rows == 1) {
-        const Operand operand = operand_load(operands[0] + 4 * at);
-        LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            sums[v] = i_dot_once(sums[v], operand, weights + v * 4 * LANES);
-        }
-        return;
-    }
     LANES_UNROLL
     for (int v = 0; v < n_vectors; v++) {
         w[v] = weights_load(weights + v * 4 * LANES);
@@ -56,45 +45,19 @@ LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands
 /* Integer sums of n_rows operands; they are exact, so their order is free. */
 LANES_INLINE void sum_int8(const struct part *s, const uint8_t *const *operands, int n_rows,
                            int n_vectors, I *sums) {
-    const int n_parts = n_rows * n_vectors > 4 ? 1 : PARTS_INT8; /* few sums wait for themselves */
     const size_t n_steps = s->p->n_steps;
     const size_t stride = s->n_group * 4 * LANES;
     const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
-    I part[PARTS_INT8][2 * MAX_TILE * DENSE_GROUP];
+    LANES_UNROLL
+    for (int i = 0; i < n_rows * n_vectors; i++) {
+        const size_t vector = s->first + s->vector + (size_t)(i % n_vectors);
+        sums[i] = i_apart(i_load(s->p->correction + vector * LANES));
+    }
     size_t k = 0;
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        LANES_UNROLL
-        for (int c = 0; c < n_parts; c++) {
-            part[c][i] = i_apart(i_zero());
-        }
-        if (OPERAND_OFFSET) {
-            const size_t vector = s->first + s->vector + (size_t)(i % n_vectors);
-            part[0][i] = i_apart(i_load(s->p->correction + vector * LANES));
-        }
-    }
-    if (n_steps >= (size_t)n_parts) { /* a loop that may run no times costs a copy of every sum */
-        do {
-            LANES_UNROLL
-            for (int c = 0; c < n_parts; c++) {
-                dot_step(weights, operands, k + (size_t)c, n_rows, n_vectors, part[c]);
-                weights += stride;
-            }
-            k += (size_t)n_parts;
-        } while (k + (size_t)n_parts <= n_steps);
-    }
-    for (; n_parts > 1 && k < n_steps; k++) {
-        dot_step(weights, operands, k, n_rows, n_vectors, part[0]);
+    do { /* a loop that may run no times costs a copy of every sum */
+        dot_step(weights, operands, k, n_rows, n_vectors, sums);
         weights += stride;
-    }
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        sums[i] = part[0][i];
-        LANES_UNROLL
-        for (int c = 1; c < n_parts; c++) {
-            sums[i] = i_add(sums[i], part[c][i]);
-        }
-    }
+    } while (++k < n_steps);
 }
 
 LANES_INLINE void add_int8(enum form form, const struct part *s, int n_rows, int n_vectors,
@@ -150,7 +113,7 @@ LANES_INLINE void add_float(enum form form, const struct part *s, int n_rows, in
     for (int i = 0; i < n_rows * n_vectors; i++) {
         LANES_UNROLL
         for (int c = 0; c < N_CHAINS; c++) {
-            chain[c][i] = f_apart(f_set(0.0f));
+            chain[c][i] = f_zero_apart();
         }
     }
     if (n_steps >= N_CHAINS) {
@@ -187,21 +150,6 @@ LANES_INLINE void add_part(enum form form, const struct part *s, int n_rows, int
         add_float(form, s, n_rows, n_vectors, result);
     } else {
         add_int8(form, s, n_rows, n_vectors, result);
-    }
-}
-
-LANES_INLINE int row_vectors(enum form form) {
-    return form == FORM_INT8 ? ROW_INT8 : form == FORM_INT8_HILO ? ROW_HILO : ROW_FLOAT;
-}
-
-/* result[vector] += product of one row with a whole group, as many vectors at once as fit. */
-LANES_INLINE void add_row(enum form form, const struct product *p, size_t first, int n_group,
-                          const uint8_t *const *operands, F *result) {
-    const int most = row_vectors(form);
-    LANES_UNROLL
-    for (int v = 0; v < n_group; v += most) {
-        const struct part part = {p, first, (size_t)v, (size_t)n_group, operands};
-        add_part(form, &part, 1, n_group - v < most ? n_group - v : most, result + v);
     }
 }
 

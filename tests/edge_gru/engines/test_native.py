@@ -265,7 +265,7 @@ def test_state_that_is_read_after_its_cell_is_the_old_one(
 @pytest.mark.parametrize("kernel", _native.KERNELS)
 @pytest.mark.parametrize("kind", [kind for kind in CELLS if kind != "LSTM_PROJECTED"])
 def test_cell_of_several_vectors_follows_its_definition(kind: str, kernel: str) -> None:
-    source = source_of(random_weights(kind, n_in=5, n_hidden=40, n_layers=2), "fp32")
+    source = source_of(random_weights(kind, n_in=5, n_hidden=100, n_layers=2), "fp32")
     definition = ReferenceEngine(source, n_streams=1, precision="fp32")
     with open_native(source, "fp32", kernel=kernel) as engine:
         for x in samples_of(engine, 50):

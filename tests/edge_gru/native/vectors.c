@@ -119,7 +119,8 @@ static size_t add_cell(struct network *net, enum cell_kind kind, int is_projecte
     cell->n_hidden = n_hidden;
     cell->n_blocks = round_up(n_hidden, LANES) / LANES;
     cell->n_gates = n_gates_of[kind];
-    cell->x = random_product(net, x_form, cell->n_gates, n_hidden, n_in, DENSE_GROUP);
+    cell->x = random_product(net, x_form, cell->n_gates, n_hidden, n_in,
+                             is_plain ? DENSE_GROUP : cell->n_gates);
     cell->h = random_product(net, h_form, h_gates, n_hidden, n_h, is_plain ? DENSE_GROUP : h_gates);
     cell->h_candidate = random_product(net, h_form, 1, n_hidden, n_h, 1);
     cell->has_projection = is_projected;
@@ -236,6 +237,7 @@ int main(int n_args, char **args) {
             for (int h_form = 0; h_form < N_FORMS; h_form++) {
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 5, 11, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 18, 50, n_steps);
+                run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 9, 100, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 67, 83, n_steps / 4);
             }
         }
