@@ -51,7 +51,7 @@ LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operan
     LANES_UNROLL
     for (int i = 0; i < n_sums; i++) {
         const size_t vector = s->first + (size_t)(s->vector + i % s->n_vectors);
-        part[0][i] = i_apart(i_load(s->p->correction + vector * LANES));
+        part[0][i] = sum_begun(s->p, vector);
         LANES_UNROLL
         for (int c = 1; c < n_parts; c++) {
             part[c][i] = i_zero_apart();

@@ -1,7 +1,4 @@
-/*
- * Sums of products of rows with a packed matrix, on any set of lanes.
- *
- */
+/* Sums of products of rows with a packed matrix, on any set of lanes. */
 #ifndef EDGE_GRU_SUMS_H
 #define EDGE_GRU_SUMS_H
 
@@ -23,6 +20,11 @@ struct part {
 /* Bytes from the int8 numbers hi of a row to its lo. */
 LANES_INLINE size_t low_offset(const struct product *p) {
     return (p->n_operand + OPERAND_LINE - 1) / OPERAND_LINE * OPERAND_LINE;
+}
+
+/* What the integer sums of a vector begin with. */
+LANES_INLINE I sum_begun(const struct product *p, size_t vector) {
+    return OPERAND_OFFSET ? i_apart(i_load(p->correction + vector * LANES)) : i_zero_apart();
 }
 
 LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands, size_t at,
@@ -51,7 +53,7 @@ LANES_INLINE void sum_int8(const struct part *s, const uint8_t *const *operands,
     LANES_UNROLL
     for (int i = 0; i < n_rows * n_vectors; i++) {
         const size_t vector = s->first + s->vector + (size_t)(i % n_vectors);
-        sums[i] = i_apart(i_load(s->p->correction + vector * LANES));
+        sums[i] = sum_begun(s->p, vector);
     }
     size_t k = 0;
     do { /* a loop that may run no times costs a copy of every sum */

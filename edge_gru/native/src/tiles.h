@@ -186,11 +186,14 @@ static AddTiled *const tiles[][4] = {
     MATRIX_TILES
 };
 
+/* One row is never a tile: its products with x may still be to be made. */
+#define LEAST_ROWS(n_tile) ((n_tile) > 2 ? ((n_tile) + 1) / 2 : 2)
+
 static const struct shape shapes[] = {
-    {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
-    {TILE_FLOAT, TILE_VECTORS_FLOAT, (TILE_FLOAT + 1) / 2},
-    {TILE_INT8, TILE_VECTORS_INT8, (TILE_INT8 + 1) / 2},
-    {TILE_HILO, TILE_VECTORS_HILO, (TILE_HILO + 1) / 2},
+    {TILE_FLOAT, TILE_VECTORS_FLOAT, LEAST_ROWS(TILE_FLOAT)},
+    {TILE_FLOAT, TILE_VECTORS_FLOAT, LEAST_ROWS(TILE_FLOAT)},
+    {TILE_INT8, TILE_VECTORS_INT8, LEAST_ROWS(TILE_INT8)},
+    {TILE_HILO, TILE_VECTORS_HILO, LEAST_ROWS(TILE_HILO)},
     MATRIX_SHAPES
 };
 
