@@ -9,9 +9,10 @@
 struct rows {
     const uint8_t *x; /* of one row: operands of that product, if it is still to be made */
     float *const *gates;
-    float *const *h;
+    float *const *h; /* before */
     float *const *c;
-    float *const *h_out; /* h, but for a projected LSTM and for the reset stage */
+    float *const *h_out; /* after; what a stage or a projection still takes, of the stage before */
+    float *const *c_out;
 };
 
 /* What a stage multiplies with, how its rows lie, and what becomes of the sums. */
@@ -34,6 +35,7 @@ static struct place place_of(const struct cell *cell, const struct rows *rows, s
         rows->h[row] + first,
         rows->c[row] + first,
         rows->h_out[row] + first,
+        rows->c_out[row] + first,
     };
     return place;
 }
@@ -146,18 +148,27 @@ static void step_gru(const struct cell *cell, const struct workspace *room, size
 }
 
 static void step_reset_first(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                             struct rows *rows) {
+                             const struct rows *rows, float *const *spare) {
     const struct stage reset = {&cell->h, 2, 0, NULL, reset_gates};
     const struct stage candidate = {&cell->h_candidate, 1, 2, NULL, candidate_gates};
-    run_stage(cell, &reset, room, n_rows, (const float *const *)rows->h, rows);
-    rows->x = NULL;
-    run_stage(cell, &candidate, room, n_rows, (const float *const *)rows->h_out, rows);
+    struct rows halfway = *rows;
+    halfway.h_out = spare;
+    run_stage(cell, &reset, room, n_rows, (const float *const *)rows->h, &halfway);
+    halfway.h_out = rows->h_out;
+    halfway.x = NULL; /* the first stage made them */
+    run_stage(cell, &candidate, room, n_rows, (const float *const *)spare, &halfway);
 }
 
 static void step_lstm(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                      const struct rows *rows) {
+                      const struct rows *rows, float *const *spare) {
     const struct stage stage = {&cell->h, 4, 0, NULL, lstm_gates};
-    run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, rows);
+    struct rows wide = *rows;
+    wide.h_out = cell->has_projection ? spare : rows->h_out;
+    run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, &wide);
+    if (cell->has_projection) {
+        dense(&cell->projection, room, n_rows, (const float *const *)spare, room->zeros,
+              rows->h_out);
+    }
 }
 
 static void step_rnn(const struct cell *cell, const struct workspace *room, size_t n_rows,
@@ -176,30 +187,24 @@ static void step_rnn(const struct cell *cell, const struct workspace *room, size
 
 /* A step from the products with x, or from the operands of one row's. */
 static void step_from(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                      const uint8_t *x, float *const *gates, float *const *h, float *const *c) {
+                      const struct rows *rows) {
     float *spare[MAX_ROWS];
-    struct rows rows = {x, gates, h, c, h};
     spare[0] = room->spare;
     for (size_t r = 1; r < n_rows; r++) {
         spare[r] = room->spare + r * room->spare_stride;
     }
     switch (cell->kind) {
     case CELL_GRU:
-        step_gru(cell, room, n_rows, &rows);
+        step_gru(cell, room, n_rows, rows);
         break;
     case CELL_GRU_RESET_FIRST:
-        rows.h_out = spare;
-        step_reset_first(cell, room, n_rows, &rows);
+        step_reset_first(cell, room, n_rows, rows, spare);
         break;
     case CELL_LSTM:
-        rows.h_out = cell->has_projection ? spare : h;
-        step_lstm(cell, room, n_rows, &rows);
-        if (cell->has_projection) {
-            dense(&cell->projection, room, n_rows, (const float *const *)spare, room->zeros, h);
-        }
+        step_lstm(cell, room, n_rows, rows, spare);
         break;
     default:
-        step_rnn(cell, room, n_rows, &rows);
+        step_rnn(cell, room, n_rows, rows);
         break;
     }
 }
@@ -216,14 +221,15 @@ static void product_with_x(const struct cell *cell, const struct workspace *room
 static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c) {
     float *gates[MAX_ROWS];
-    if (n_rows == 1 && cell->n_gates > 1) {
+    const int takes_turns = n_rows == 1 && cell->n_gates > 1;
+    const struct rows rows = {takes_turns ? room->x_operands : NULL, gates, h, c, h, c};
+    if (takes_turns) {
         gates[0] = room->gates;
         prepare_row(&cell->x, x[0], room->x_operands);
-        step_from(cell, room, 1, room->x_operands, gates, h, c);
     } else {
         product_with_x(cell, room, n_rows, x, gates);
-        step_from(cell, room, n_rows, NULL, gates, h, c);
     }
+    step_from(cell, room, n_rows, &rows);
 }
 
 static void run(const struct cell *cell, const struct workspace *room, size_t n_steps,
@@ -233,11 +239,8 @@ static void run(const struct cell *cell, const struct workspace *room, size_t n_
     struct workspace turned = *room;
     for (size_t t = 0; t < n_steps; t++) {
         turned.is_backward = !turned.is_backward;
-        memcpy(h[t + 1], h[t], cell->h.n_operand * sizeof(float));
-        if (cell->kind == CELL_LSTM) {
-            memcpy(c[t + 1], c[t], cell->n_hidden * sizeof(float));
-        }
-        step_from(cell, &turned, 1, NULL, gates + t, h + t + 1, c + t + 1);
+        const struct rows rows = {NULL, gates + t, h + t, c + t, h + t + 1, c + t + 1};
+        step_from(cell, &turned, 1, &rows);
     }
 }
 

@@ -12,9 +12,10 @@
 struct place {
     const float *a; /* pre-activations, [gate][16] */
     float *gates;   /* [gate][16]: what a holds was added to them, or waits for its stage */
-    float *h;
-    float *c;
-    float *h_out; /* h, but for a projected LSTM and for the reset stage */
+    const float *h; /* before */
+    const float *c;
+    float *h_out; /* after: may be h and c */
+    float *c_out;
 };
 
 typedef void Gates(size_t n, const struct place *);
@@ -27,7 +28,7 @@ LANES_INLINE void load_gates(int n, const struct place *at, int gate, F *a) {
 LANES_INLINE void blend(int n, const struct place *at, const F *z, const F *candidate) {
     EACH_CHAIN {
         const F change = f_sub(f_load(at[i].h), candidate[i]);
-        f_store(at[i].h, f_fma(z[i], change, candidate[i]));
+        f_store(at[i].h_out, f_fma(z[i], change, candidate[i]));
     }
 }
 
@@ -69,7 +70,7 @@ LANES_INLINE void lstm_gates_of(int n, const struct place *at) {
     tanhs(n, g, g);
     sigmoids(3 * n, input, input);
     EACH_CHAIN c[i] = f_fma(f[i], f_load(at[i].c), f_mul(input[i], g[i]));
-    EACH_CHAIN f_store(at[i].c, c[i]);
+    EACH_CHAIN f_store(at[i].c_out, c[i]);
     tanhs(n, c, c);
     EACH_CHAIN f_store(at[i].h_out, f_mul(o[i], c[i]));
 }
@@ -78,11 +79,11 @@ LANES_INLINE void tanh_gates_of(int n, const struct place *at) {
     F h[MOST_CHAINS];
     load_gates(n, at, 0, h);
     tanhs(n, h, h);
-    EACH_CHAIN f_store(at[i].h, h[i]);
+    EACH_CHAIN f_store(at[i].h_out, h[i]);
 }
 
 LANES_INLINE void relu_gates_of(int n, const struct place *at) {
-    EACH_CHAIN f_store(at[i].h, f_relu(f_load(at[i].a)));
+    EACH_CHAIN f_store(at[i].h_out, f_relu(f_load(at[i].a)));
 }
 
 /* Of n places; as many at once as have registers. */

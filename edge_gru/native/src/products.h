@@ -101,7 +101,8 @@ static void add_product(const struct product *p, const struct workspace *room, s
                         const float *const *in, const float *const *add, float *const *out) {
     const uint8_t *operands[MAX_ROWS];
     prepare(p, room, n_rows, in, operands);
-    const size_t n_tiled = tiled_rows(p, n_rows);
+    const int is_narrow = p->narrow && p->n_rows <= LANES / 2; /* half of a tile would idle */
+    const size_t n_tiled = is_narrow ? 0 : tiled_rows(p, n_rows);
     if (n_tiled) {
         for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
             const size_t n_left = p->n_vectors - first;

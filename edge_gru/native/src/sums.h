@@ -62,31 +62,6 @@ LANES_INLINE void sum_int8(const struct part *s, const uint8_t *const *operands,
     } while (++k < n_steps);
 }
 
-LANES_INLINE void add_int8(enum form form, const struct part *s, int n_rows, int n_vectors,
-                           F *result) {
-    const int n_parts = form == FORM_INT8_HILO ? 2 : 1; /* rows of hi, then rows of lo */
-    const int n_sums = n_rows * n_vectors;
-    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
-    const uint8_t *operands[2 * MAX_TILE];
-    I sums[2 * MAX_TILE * DENSE_GROUP];
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        operands[r] = s->operands[r];
-        if (n_parts == 2) {
-            operands[n_rows + r] = s->operands[r] + low_offset(s->p);
-        }
-    }
-    sum_int8(s, operands, n_parts * n_rows, n_vectors, sums);
-    LANES_UNROLL
-    for (int i = 0; i < n_sums; i++) {
-        F sum = f_of_int(sums[i]);
-        if (n_parts == 2) {
-            sum = f_fma(f_of_int(sums[n_sums + i]), f_set(1.0f / HILO_STEPS), sum);
-        }
-        result[i] = f_fma(sum, f_load(scale + i % n_vectors * LANES), result[i]);
-    }
-}
-
 LANES_INLINE void float_step(const float *weights, const uint8_t *const *operands, size_t k,
                              int n_rows, int n_vectors, F *chain) {
     F w[DENSE_GROUP];
@@ -139,19 +114,6 @@ LANES_INLINE void add_float(enum form form, const struct part *s, int n_rows, in
     for (int i = 0; i < n_rows * n_vectors; i++) {
         const F sum = f_add(f_add(chain[0][i], chain[1][i]), f_add(chain[2][i], chain[3][i]));
         result[i] = f_add(result[i], form == FORM_FP16 ? f_half(sum) : sum);
-    }
-}
-
-/*
- * result[row][vector] += product. Counts are constants where this is called: everything unrolls
- * into registers.
- */
-LANES_INLINE void add_part(enum form form, const struct part *s, int n_rows, int n_vectors,
-                           F *result) {
-    if (form == FORM_FP32 || form == FORM_FP16) {
-        add_float(form, s, n_rows, n_vectors, result);
-    } else {
-        add_int8(form, s, n_rows, n_vectors, result);
     }
 }
 

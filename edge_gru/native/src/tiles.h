@@ -108,7 +108,7 @@ LANES_INLINE void sum_chain(const struct tiled *t, size_t first, size_t chain, i
     }
     LANES_UNROLL
     for (int i = 0; i < n_tile * n_vectors; i++) {
-        sums[i] = f_apart(f_set(0.0f));
+        sums[i] = f_zero_apart();
     }
     for (size_t k = chain; k < n_steps; k += N_CHAINS) {
         float_step(weights, operands, k, n_tile, n_vectors, sums);
