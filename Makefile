@@ -4,7 +4,8 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak boot-arm64 tensorrt-parse tensorrt-signatures test-gpu mutants test-pythons sbom clean
+  link-soak boot-arm64 flash-boot deb-test wheels-test tensorrt-parse tensorrt-signatures test-gpu \
+  mutants test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
@@ -59,6 +60,20 @@ link-soak: .venv/ready
 boot-arm64: .venv/ready
 	.venv/bin/python -m tests.boot.boot_arm64
 
+# As root: packages on Debian 12 and 13, installed, upgraded, removed and purged in chroots.
+DEB_TEST ?= --arch amd64
+deb-test: .venv/ready
+	.venv/bin/python -m tests.deploy.debs $(DEB_TEST)
+
+# As root: `ship l4t`, a boot of what it made on an emulated arm64 machine, and power cuts in updates.
+CUTS ?= 20
+flash-boot: .venv/ready
+	.venv/bin/python -m tests.boot.flash_boot --cuts $(CUTS)
+
+# From the package index: the wheels of every Python that a board may have.
+wheels-test: .venv/ready
+	EDGE_GRU_TEST_INDEX=1 .venv/bin/python -m pytest -q -s tests/edge_gru/shipping/test_wheels.py
+
 # What the TensorRT engine calls, against NVIDIA's own bindings and runtimes: downloads them.
 TENSORRT_VERSIONS ?= 10.3.0 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
 
@@ -80,13 +95,14 @@ mutants: .venv/ready
 
 # The suites that need no torch, on every other Python that is here.
 PYTHONS ?= 3.10 3.12 3.13
+SUITES ?= tests
 PYTHONS_HERE = $(strip $(foreach v,$(PYTHONS),$(if $(shell python$(v) --version 2>/dev/null),$(v))))
 
 test-pythons: $(addprefix test-python-,$(PYTHONS_HERE))
 	@echo "tested on Python $(or $(PYTHONS_HERE),none) of $(PYTHONS)"
 
 test-python-%: .venv-%/ready
-	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow"
+	.venv-$*/bin/python -m pytest -q -n 2 -m "not torch and not slow" $(SUITES)
 
 # What an installation has in it: packages, versions, licences, as CycloneDX.
 sbom: .venv-sbom/ready

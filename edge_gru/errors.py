@@ -50,6 +50,10 @@ class StoreError(EdgeGruError, RuntimeError):
     """A bundle may not be put on this device, or the store cannot do what it was asked."""
 
 
+class ShippingError(EdgeGruError, RuntimeError):
+    """What goes on a board cannot be made, or cannot be brought there."""
+
+
 class ModelError(EdgeGruError, ValueError):
     """A trained model cannot become a step graph, or the step graph is not equal to it."""
 

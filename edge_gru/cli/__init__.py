@@ -20,6 +20,7 @@ VERBS = {
     "record": VerbRow("edge_gru.cli.record", "Keep what a port sends in an MCAP file."),
     "replay": VerbRow("edge_gru.cli.replay", "Play a recording on a port of its own."),
     "run": VerbRow("edge_gru.cli.run", "Predict live from a serial port."),
+    "ship": VerbRow("edge_gru.cli.ship", "Bring the program and a model onto a board."),
     "simulate": VerbRow("edge_gru.cli.simulate", "Play a sensor board on a port of its own."),
     "status": VerbRow("edge_gru.cli.status", "Show how the service on this device is."),
     "verify": VerbRow("edge_gru.cli.verify", "Replay a bundle's golden vectors on the engines."),

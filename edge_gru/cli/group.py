@@ -18,7 +18,8 @@ from firmware_bridge.errors import BridgeError
 
 ENTRY_POINTS = "edge_gru.commands"
 
-_EXTRAS = {"torch": "torch", "onnxscript": "torch"}  # missing package -> extra that has it
+# Missing package -> the extra that has it.
+_EXTRAS = {"torch": "torch", "onnxscript": "torch", "packaging": "ship"}
 _DEFAULT_EXTRA = "quantize"
 
 
@@ -63,8 +64,7 @@ class VerbGroup(click.Group):
         """Import a verb; None: there is no such verb."""
         row = self._rows.get(cmd_name)
         if row is not None:
-            command: click.Command = getattr(importlib.import_module(row.module), cmd_name)
-            return command
+            return _import(cmd_name, row)
         plugin = _plugins().get(cmd_name)
         return None if plugin is None else _load(plugin)
 
@@ -102,6 +102,16 @@ def _discard_output() -> None:
 
 def _plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _import(name: str, row: VerbRow) -> click.Command:
+    try:
+        command: click.Command = getattr(importlib.import_module(row.module), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        return _missing(name, error)
+    return command
 
 
 def _load(plugin: EntryPoint) -> click.Command:

@@ -54,6 +54,7 @@ Examples:
 @click.option("--max-missing", type=int, help="Lost samples over which the state is kept.")
 @click.option("--max-gap", "max_gap_s", type=float, metavar="S", help="Longest gap to keep it.")
 @click.option("--bad-values", help="reject (default), hold the last, or clip to the model's range.")
+@click.option("--stuck", "stuck_s", type=float, metavar="S", help="Warn of one value that long.")
 @click.option("--alerts/--no-alerts", default=None, help="Follow the model's alerts [on].")
 @click.option("-o", "--output", "outputs", multiple=True, help=_OUTPUT)
 @click.option("--device", help="Name of this device in events [its host name].")

@@ -32,7 +32,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ``precision`` None leaves the choice to the engine, ``rate_hz`` None to the board or the bundle.
     ``max_missing`` and ``max_gap_s`` None stand for the gap policy of the rate. ``bad_values`` says
     what becomes of readings that are not finite: the sample is rejected, or the last value held, or
-    all values clipped to the model's range. ``outputs`` are files of JSON Lines, ``-`` is stdout,
+    all values clipped to the model's range. A channel that repeats one value for ``stuck_s`` s
+    is warned of; 0: never. ``outputs`` are files of JSON Lines, ``-`` is stdout,
     ``board`` the way back to the sensor board. Events wait at most ``flush_s`` seconds in memory; a
     health event comes every ``health_s`` seconds, 0: only at the end. ``health_file`` is kept for
     `edge-gru status`; a bundle on trial goes back if its p99 is over ``trial_p99_us``.
@@ -50,6 +51,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     max_missing: _Count | None = None
     max_gap_s: _Positive | None = None
     bad_values: BadValues = "reject"
+    stuck_s: _NotNegative = 0.0
     alerts: bool = True
     outputs: tuple[str, ...] = (STDOUT,)
     device: str = msgspec.field(default_factory=socket.gethostname)

@@ -25,6 +25,7 @@ from edge_gru.service.events import (
     ModelEvent,
     PredictionEvent,
 )
+from edge_gru.service.plausibility import Plausibility
 from edge_gru.service.seat import OpenSpare, Seat
 from edge_gru.service.stamp import Stamp
 from edge_gru.service.statistics import Latency, LatencyHistogram, Summary
@@ -75,6 +76,9 @@ class Pipeline:
         self._rate_hz = config.rate_hz or manifest.schema.rate_hz
         self._predictor = self._new_predictor()
         self._repair = ValueRepair(config.bad_values, manifest.input_range)
+        self._plausibility = Plausibility(
+            manifest.schema.names, manifest.input_range, config.stuck_s
+        )
         self._stamp = Stamp(config.device, config.stream, clock)
         self._latencies = LatencyHistogram()
         self._started_s = clock()
@@ -168,6 +172,7 @@ class Pipeline:
             case EpochChanged(t_s, epoch, reason):
                 self._predictor.note_new_stream()
                 self._repair.begin()
+                self._plausibility.begin()
                 self._emit(EpochEvent(**self._stamp.at(t_s), epoch=epoch, reason=reason))
                 _log.info("the board began a new stream (%s); the state was cleared", reason)
             case LinkUp():
@@ -206,6 +211,8 @@ class Pipeline:
                 for name, n in zip(self._manifest.schema.names, of_state.saturated, strict=False)
                 if n
             },
+            outside=self._plausibility.outside,
+            stuck=self._plausibility.stuck,
             latency=Latency.of(self._latencies),
             link={
                 name: value
@@ -255,10 +262,12 @@ class Pipeline:
             self._predictor = self._new_predictor()
         self._predictor.note_new_stream()
         self._repair.begin()
+        self._plausibility.begin()
         names = item.schema.names
         self._emit(LinkEvent(**self._stamp.at(item.t_s), up=True, port=item.port, channels=names))
 
     def _predict(self, block: SampleBlock) -> None:
+        self._plausibility.look(block)
         block = self._repair.apply(block)
         push, clock, add_latency = self._predictor.push, self._clock, self._latencies.add
         self._n_samples += len(block)

@@ -58,7 +58,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     changed before by the policy for bad values. ``lost_samples`` never arrived, ``overrun_samples``
     arrived but were dropped because the loop did not keep up, ``dropped_events`` were predicted but
     no sink could take them in time. ``saturated`` has by channel how many samples lay beyond the
-    grid that the model was quantized on, those with any.
+    grid that the model was quantized on, those with any; ``outside`` likewise those far beyond the
+    range of its calibration, and ``stuck`` names the channels that repeat one value now.
     """
 
     model: str
@@ -79,5 +80,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     n_alerts: int
     dropped_events: int
     saturated: dict[str, int]
+    outside: dict[str, int] = {}
+    stuck: tuple[str, ...] = ()
     latency: Latency
     link: dict[str, int | float]  # every counter of the link by its name

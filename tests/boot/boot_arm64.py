@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from firmware_bridge.simulator import QemuBoard
 from tests.boot import payload
 from tests.boot.guest import PAYLOAD, Guest
 from tests.boot.guest_image import PYTHON, GuestImage
+from tests.deploy.report import Report
 
 LEDS = 0x40028000
 BY_ID = f"/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{payload.SERIAL_NUMBER}-if00-port0"
@@ -41,32 +41,14 @@ N_HOLDERS = "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c /dev/ttyUSB0"
 KEEP_OPEN = "exec 3</dev/ttyUSB0; sleep 1000"
 
 
-class Report:
-    """Says what is done, and keeps what is wrong."""
-
-    def __init__(self) -> None:
-        self._begun_s = time.monotonic()
-        self.n_wrong = 0
-
-    def say(self, text: str) -> None:
-        """Print a line with the seconds since the begin."""
-        sys.stdout.write(f"[{time.monotonic() - self._begun_s:6.1f} s] {text}\n")
-        sys.stdout.flush()
-
-    def check(self, what: str, found: object, *, is_right: bool) -> None:
-        """Print what was found, and whether it is as it should be."""
-        self.n_wrong += not is_right
-        self.say(f"{'ok   ' if is_right else 'WRONG'} {what}: {found}")
-
-
 def install(guest: Guest, report: Report) -> None:
-    """Do what deploy/README.md says, twice."""
-    command = f"{PAYLOAD}/deploy/install.sh {PAYLOAD}/wheels"
-    guest.run(command, timeout_s=SLOW_S * 4)
-    again = guest.run(command, timeout_s=SLOW_S).out
-    report.check(
-        "a second install.sh changes nothing", again.splitlines()[-1], is_right="wrote" not in again
-    )
+    """Install, twice; the system was unpacked, so that its dpkg knows of no other package."""
+
+    command = f"dpkg --force-depends --install {PAYLOAD}/edge-gru.deb"
+    for attempt in ("installed", "installed again"):
+        guest.run(command, timeout_s=SLOW_S * 4)
+        state = guest.run("dpkg-query -W -f '${Status}' edge-gru").out
+        report.check(attempt, state, is_right=state.endswith("ok installed"))
     guest.run(f"install -m 644 {PAYLOAD}/model.egb {PAYLOAD}/edge-gru.toml /etc/edge-gru")
     guest.run(f"cp {PAYLOAD}/62-edge-gru-sensor.rules /etc/udev/rules.d")
     guest.run("udevadm control --reload; udevadm trigger --action=change; udevadm settle")
@@ -210,7 +192,8 @@ def first_boot(guest: Guest, board: QemuBoard, report: Report, steady_s: float) 
 
 def steady(guest: Guest, report: Report, steady_s: float) -> None:
     """Read at 1 kHz, with the link alone."""
-    command = f"/opt/edge-gru/venv/bin/python {PAYLOAD}/steady.py {payload.SENSOR} {steady_s}"
+    python = f"PYTHONPATH=/usr/lib/edge-gru/python{PYTHON} python3"
+    command = f"{python} {PAYLOAD}/steady.py {payload.SENSOR} {steady_s}"
     found = json.loads(guest.run(command, timeout_s=SLOW_S + steady_s).out)
     kept = ("measured_hz", "samples", "lost_samples", "board_dropped_samples")
     kept += ("board_missed_samples", "frames_bad", "board_rx_bad")
@@ -226,8 +209,9 @@ def second_boot(guest: Guest, board: QemuBoard, report: Report) -> None:
     until_predicting(guest, 100)
     until_lit(board, report, is_lit=True)
     stopped(guest, report, "service, started by the boot after a power cut")
-    out = guest.run(f"{PAYLOAD}/deploy/install.sh --uninstall --purge", timeout_s=SLOW_S).out
-    report.check("uninstalled", out.strip().splitlines()[-1], is_right="removed" in out)
+    guest.run("dpkg --force-depends --purge edge-gru", timeout_s=SLOW_S)
+    left = guest.run("ls -d /etc/edge-gru /var/lib/edge-gru /usr/lib/edge-gru", check=False).out
+    report.check("purged; left", left.split() or "nothing", is_right=not left)
 
 
 def main() -> None:
@@ -239,13 +223,12 @@ def main() -> None:
     report = Report()
     image = GuestImage(options.folder, say=report.say)
     image.build()
-    wheels = payload.wheels(options.folder, PYTHON)
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = Path(made)
         (folder / "payload").mkdir()
-        payload.fill(folder / "payload", wheels)
+        payload.fill(folder / "payload", payload.package(folder, PYTHON))
         disk = image.copy_disk(folder / "disk.img")
-        report.say(f"image, wheels and firmware are ready; load {os.getloadavg()[0]:.1f}")
+        report.say(f"image, package and firmware are ready; load {os.getloadavg()[0]:.1f}")
         with QemuBoard(payload.firmware(folder / "board"), has_pty=False) as board:
             with switched_on(image, disk, board, folder) as guest:
                 first_boot(guest, board, report, options.steady_s)

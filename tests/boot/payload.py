@@ -1,12 +1,9 @@
-"""What the guest is given: wheels, ``deploy/``, a model, settings; and its board's firmware."""
+"""What the guest is given: the package, a model, settings; and its board's firmware."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -17,9 +14,8 @@ from edge_gru.manifest import Alert
 from firmware_bridge.firmware import project_files, schema_header
 from firmware_bridge.protocol.board_schema import BoardSchema, RateRange
 from firmware_bridge.sample import Schema
+from tests.deploy.parcel import ship
 
-TOP = Path(__file__).parents[2]
-SOURCES = ("edge_gru", "firmware_bridge", "deploy")
 CHANNELS = ("ax", "ay", "az", "gx", "gy", "gz", "temperature", "supply")
 RATE_HZ = 20.0  # of the model; an emulated machine on one core predicts some 30 times a second
 SERIAL_NUMBER = "EDGE0001"
@@ -39,28 +35,21 @@ RULE = (
 )
 
 
-def wheels(folder: Path, python: str) -> Path:
-    """Return the folder that ``deploy/wheels.sh`` makes of these sources; made once."""
-    digest = hashlib.sha256(python.encode())
-    sources = [path for name in SOURCES for path in (TOP / name).rglob("*") if path.is_file()]
-    for path in sorted([*sources, TOP / "pyproject.toml"]):
-        if path.suffix not in {".pyc", ".so", ".md"}:
-            digest.update(path.read_bytes())
-    made = folder / f"wheels-{digest.hexdigest()[:12]}"
-    if not made.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [TOP / "deploy/wheels.sh", "--python", python, made]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHON": sys.executable})
-    return made
+def package(folder: Path, python: str) -> Path:
+    """Build the Debian package for the guest."""
+    made = ship("deb", "--python", python, "--out", folder)
+    if made.returncode:
+        raise OSError(made.stderr)
+    return Path(made.stdout.split(":")[0])
 
 
-def model() -> Bundle:
+def model(seed: int = 0) -> Bundle:
     """Make a small GRU over the board's channels, with an alert that is always active."""
     import torch  # noqa: PLC0415 - seconds, and the guest has none
 
     from quantization import quantize  # noqa: PLC0415 - imports torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = torch.nn.GRU(len(CHANNELS), 4, batch_first=True)
     calibration = np.random.default_rng(0).normal(size=(4, 400, len(CHANNELS)))
     schema = Schema.of(CHANNELS, RATE_HZ)
@@ -79,10 +68,9 @@ def firmware(folder: Path) -> Path:
     return folder / "board.elf"
 
 
-def fill(folder: Path, wheel_folder: Path) -> None:
+def fill(folder: Path, package_file: Path) -> None:
     """Put everything that is copied to a board into ``folder``."""
-    shutil.copytree(TOP / "deploy", folder / "deploy")
-    shutil.copytree(wheel_folder, folder / "wheels")
+    shutil.copy(package_file, folder / "edge-gru.deb")
     model().save(folder / "model.egb")
     (folder / "edge-gru.toml").write_text(SETTINGS)
     (folder / "62-edge-gru-sensor.rules").write_text(RULE)

@@ -56,6 +56,12 @@ def test_line_of_the_table_is_what_the_verb_does(verb: str):
     assert len(VERBS[verb].help) < 60
 
 
+def test_verb_of_the_host_says_what_to_install():
+    result = run_without(("packaging",), "ship", "deb", "--python", "3.10")
+    assert result.returncode == 2
+    assert "pip install 'edge-gru[ship]'" in result.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = f"""
 import sys

@@ -62,4 +62,4 @@ def test_recordings_that_are_not_there_are_one_sentence(monkeypatch):
 
 
 def test_the_tables_are_those_of_the_command():
-    assert list(TABLES) == ["tasks", "real", "large", "amp", "cells", "peers"]
+    assert list(TABLES) == ["tasks", "real", "large", "amp", "cells", "engines", "peers"]

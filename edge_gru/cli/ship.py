@@ -1,0 +1,234 @@
+"""edge-gru ship: bring the program and a model onto a board."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_gru.cli.ship_ssh import Delivery
+from edge_gru.shipping import (
+    Cargo,
+    Connection,
+    Gate,
+    LinuxForTegra,
+    Source,
+    Stage,
+    Target,
+    Workshop,
+    python_of_l4t,
+    read_deploy_settings,
+    refuse,
+    write_context,
+    write_deb,
+)
+
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+_EXAMPLES = """\b
+Examples:
+  edge-gru ship ssh jetson@192.168.55.1 --bundle pump.egb --pubkey fleet.pub
+  sudo edge-gru ship l4t ~/Linux_for_Tegra --bundle pump.egb --pubkey fleet.pub
+  edge-gru ship deb --python 3.10 --out dist
+  edge-gru ship container --l4t r36 --out image
+"""
+
+
+@click.group(epilog=_EXAMPLES)
+def ship() -> None:
+    """Bring the program, and a model, onto a board that needs no network.
+
+    Everything that the board's Python needs is gathered here and travels along. Nothing is changed
+    before all gates have passed; --check shows them, --dry-run says what would happen.
+    """
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all targets share; the command gets a `Workshop`."""
+
+    @click.option("--bundle", type=_FILE, help="Signed model; its .minisig lies beside it.")
+    @click.option("--pubkey", "keys", type=_FILE, multiple=True, help="Key to trust; repeatable.")
+    @click.option("--config", "settings", type=_FILE, help="Settings of the service.")
+    @click.option("--deploy", type=_FILE, help="deploy.toml with these and more.")
+    @click.option("--source", type=_PATH, help="Source tree [the one this runs from].")
+    @click.option("--wheels", type=_PATH, help="Folder of wheels gathered before.")
+    @click.option("--check", is_flag=True, help="Show the gates, and end.")
+    @click.option("--dry-run", is_flag=True, help="Say what would happen, and end.")
+    @functools.wraps(command)
+    def with_workshop(
+        *args: Any,
+        bundle: Path | None,
+        keys: tuple[Path, ...],
+        settings: Path | None,
+        deploy: Path | None,
+        source: Path | None,
+        wheels: Path | None,
+        **options: Any,
+    ) -> None:
+        cargo = Cargo() if deploy is None else read_deploy_settings(deploy)
+        cargo = replace(
+            cargo,
+            bundle=bundle or cargo.bundle,
+            keys=keys or cargo.keys,
+            settings=settings or cargo.settings,
+        )
+        command(*args, workshop=Workshop(Source(source), cargo, wheels), **options)
+
+    return with_workshop
+
+
+@ship.command()
+@click.option("--python", required=True, help="Of the board: 3.10 on JetPack 6, 3.12 on 7.")
+@click.option("--arch", default="aarch64", show_default=True, help="Of the board, by uname -m.")
+@click.option("--out", type=_PATH, default=Path("dist"), show_default=True, help="Folder.")
+@_common
+def deb(
+    *, python: str, arch: str, out: Path, workshop: Workshop, check: bool, dry_run: bool
+) -> None:
+    """Write a Debian package with everything in it; needs no root and none of Debian's tools."""
+    target = Target(python, arch)
+    gates = workshop.gates()
+    if _is_told(gates, check=check):
+        return
+    if dry_run:
+        click.echo(
+            f"would write {out}/edge-gru_VERSION_{target.debian_arch}.deb for Python {python}"
+        )
+        return
+    refuse(gates)
+    with workshop.open(target) as stage:
+        path = write_deb(stage, workshop.source, out)
+    click.echo(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB; on the board: sudo dpkg -i {path.name}"
+    )
+    click.echo("undo there: sudo apt remove edge-gru (purge: with settings, models and data)")
+
+
+@ship.command()
+@click.option("--l4t", "release", help="Jetson Linux of the board, such as r36.")
+@click.option("--python", help="Instead: Python of a board without TensorRT, such as 3.11.")
+@click.option("--arch", default="aarch64", show_default=True, help="Of the board, by uname -m.")
+@click.option("--base", help="Image to build on [one that fits].")
+@click.option("--out", type=_PATH, default=Path("image"), show_default=True, help="Folder.")
+@_common
+def container(
+    *,
+    release: str | None,
+    python: str | None,
+    arch: str,
+    base: str | None,
+    out: Path,
+    workshop: Workshop,
+    check: bool,
+    dry_run: bool,
+) -> None:
+    """Write a folder that `docker compose` builds and runs an image from."""
+    if (release is None) == (python is None):
+        raise click.UsageError("expected --l4t, or --python")
+    target = Target(python or python_of_l4t(_major(release or "")), arch)
+    gates = workshop.gates()
+    if _is_told(gates, check=check):
+        return
+    if dry_run:
+        click.echo(f"would write a Dockerfile and its files to {out}, for Python {target.python}")
+        return
+    refuse(gates)
+    with workshop.open(target) as stage:
+        files = write_context(stage, workshop.source, out, base)
+    click.echo("\n".join(map(str, files)))
+    click.echo(f"then: docker compose --project-directory {out} up --build --detach")
+    click.echo(f"undo: docker compose --project-directory {out} down --rmi all --volumes")
+
+
+def _major(release: str) -> int:
+    digits = release.removeprefix("r").partition(".")[0]
+    if not digits.isdigit():
+        raise click.UsageError(f"expected --l4t such as r36 or r38.2, got {release!r}")
+    return int(digits)
+
+
+@ship.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--board", help="Board configuration, such as jetson-orin-nano-devkit.")
+@click.option("--remove", is_flag=True, help="Take an overlay away again.")
+@_common
+def l4t(
+    folder: Path, *, board: str | None, remove: bool, workshop: Workshop, check: bool, dry_run: bool
+) -> None:
+    """Put everything into the rootfs of NVIDIA's Linux_for_Tegra, before it is flashed.
+
+    Runs nothing of the board. The order is: apply_binaries.sh, default user, this, flash;
+    deploy/flash-l4t.sh does all of it.
+    """
+    tegra = LinuxForTegra(folder, board)
+    if remove:
+        click.echo(f"{tegra.remove()} files taken out of {tegra.rootfs}")
+        return
+    gates = [*tegra.gates(), *workshop.gates()]
+    if _is_told(gates, check=check):
+        return
+    refuse(gates)
+    with workshop.open(tegra.target) as stage:
+        refuse([tegra.space_gate(stage.tree.n_bytes)])
+        if dry_run:
+            _print_overlay(tegra, stage)
+            return
+        n_files = tegra.lay(stage, workshop.source)
+    click.echo(
+        f"{n_files} files are in {tegra.rootfs}; edge-gru {stage.version} starts with the board"
+    )
+    click.echo(f"undo: edge-gru ship l4t {folder} --remove")
+
+
+def _print_overlay(tegra: LinuxForTegra, stage: Stage) -> None:
+    for path, _ in stage.tree:
+        if not path.startswith(f"{stage.target.packages}/"):
+            click.echo(f"would write {tegra.rootfs / path}")
+    n_packages = sum(path.startswith(stage.target.packages) for path, _ in stage.tree)
+    click.echo(f"and {n_packages} files in {tegra.rootfs / stage.target.packages}")
+
+
+@ship.command()
+@click.argument("host")
+@click.option("-o", "options", multiple=True, metavar="OPTION", help="As of ssh; repeatable.")
+@click.option("--ask-sudo", is_flag=True, help="Ask for the password of sudo on the board.")
+@click.option("--rollback", is_flag=True, help="Install the package from before.")
+@_common
+def ssh(
+    host: str,
+    *,
+    options: tuple[str, ...],
+    ask_sudo: bool,
+    rollback: bool,
+    workshop: Workshop,
+    check: bool,
+    dry_run: bool,
+) -> None:
+    """Install or update a board over ssh; run it again and nothing changes.
+
+    HOST is as for ssh, such as jetson@192.168.55.1. A copy that broke off goes on where it was.
+    """
+    password: str | None = None
+    if ask_sudo:
+        password = click.prompt(f"Password for sudo on {host}", hide_input=True, err=True)
+    with Connection(host, options) as connection:
+        delivery = Delivery(connection, workshop, password)
+        if rollback:
+            delivery.rollback()
+        elif not _is_told(delivery.gates(), check=check):
+            delivery.run(is_dry=dry_run)
+
+
+def _is_told(gates: Sequence[Gate], *, check: bool) -> bool:
+    """Print the gates if that is all that is wanted; the exit code is 1 if one is closed."""
+    if not check:
+        return False
+    click.echo("\n".join(gate.line for gate in gates))
+    if not all(gate.is_passed for gate in gates):
+        click.get_current_context().exit(1)
+    return True

@@ -1,0 +1,97 @@
+"""What `edge-gru ship ssh` does, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from edge_gru.errors import ShippingError
+from edge_gru.shipping import Board, Connection, Facts, Gate, Workshop, refuse
+from edge_gru.shipping.board import KEPT, commands
+
+_DOWN = 3  # exit code of `edge-gru status`: the service does not run
+
+
+@dataclass
+class Delivery:
+    """One board, one package; see `Board` for ``password`` and ``kept``."""
+
+    connection: Connection
+    workshop: Workshop
+    password: str | None = None
+    kept: str = KEPT
+
+    def __post_init__(self) -> None:
+        self._board = Board(self.connection, self.password, kept=self.kept)
+        self._facts: Facts | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What the board is; it is asked once."""
+        if self._facts is None:
+            self._facts = self._board.look()
+        return self._facts
+
+    def gates(self) -> list[Gate]:
+        """Look at the board, and at what travels along."""
+        return [*self._board.gates(self.facts), *self.workshop.gates()]
+
+    def run(self, *, is_dry: bool) -> None:
+        """Install what is not there yet, and say how the service is.
+
+        Raises:
+            ShippingError: a gate is closed, the connection broke, or the board refused.
+        """
+        refuse(self.gates())
+        facts = self.facts
+        click.echo(f"{self.connection.host}: {facts.jetson or facts.arch}, Python {facts.python}")
+        click.echo(f"TensorRT {facts.tensorrt or 'is not there: engines of the CPU serve'}")
+        with self.workshop.package(facts.target) as (stage, package):
+            n_packed = package.stat().st_size
+            is_new = facts.version != stage.version
+            if is_dry:
+                self._tell(package.name, n_packed, is_new=is_new)
+                return
+            if is_new:
+                refuse([self._board.space_gate(facts, n_packed, stage.tree.n_bytes)])
+                click.echo(f"sending {package.name}, {n_packed / 1e6:.1f} MB")
+                self._board.install(package)
+                click.echo(f"installed {stage.version}; before: {facts.version or 'nothing'}")
+            else:
+                click.echo(f"{stage.version} is installed already")
+        told = self._board.unload(has_settings=self.workshop.cargo.settings is not None)
+        click.echo(told, nl=False)
+        self._finish(is_update=is_new and bool(facts.version))
+
+    def _tell(self, name: str, n_bytes: int, *, is_new: bool) -> None:
+        if not is_new:
+            click.echo(f"would send nothing: {name} is installed")
+            return
+        click.echo(f"would send {name}, {n_bytes / 1e6:.1f} MB, and run there as root:")
+        click.echo("\n\n".join(commands()))
+
+    def _finish(self, *, is_update: bool) -> None:
+        code, screen = self._board.status()
+        click.echo(screen.rstrip())
+        if self.facts.has_systemd and code == _DOWN and is_update:
+            before = self._board.rollback()
+            raise ShippingError(
+                f"the new version does not run on {self.connection.host}; {before} is there again; "
+                "see: journalctl -u edge-gru"
+            )
+        host = self.connection.host
+        if is_update:
+            click.echo(f"undo: edge-gru ship ssh {host} --rollback")
+        else:
+            click.echo(f"undo: ssh -t {host} sudo apt remove edge-gru")
+
+    def rollback(self) -> None:
+        """Install the package from before.
+
+        Raises:
+            ShippingError: there is none.
+        """
+        refuse(self._board.gates(self.facts))
+        click.echo(f"{self._board.rollback()} is installed again")
+        click.echo(self._board.status()[1].rstrip())

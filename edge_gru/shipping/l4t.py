@@ -1,0 +1,260 @@
+"""NVIDIA's Linux_for_Tegra: what must hold before it is flashed, and the overlay on its rootfs.
+
+The names are those of the Jetson Linux Developer Guide, r36.4 and r38.2: chapters "Quick Start"
+(apply_binaries.sh, l4t_create_default_user.sh) and "Flashing Support" (flash.sh, rootfs,
+l4t_initrd_flash.sh, BOARD.conf).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from edge_gru.bundle import write_atomically
+from edge_gru.errors import ShippingError
+from edge_gru.shipping.deb import control_of
+from edge_gru.shipping.gates import Gate
+from edge_gru.shipping.source import Source
+from edge_gru.shipping.stage import UNITS, Stage
+from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
+
+REGISTER = "opt/edge-gru/unregistered"
+_DPKG = "var/lib/dpkg"
+_FRAGMENT = f"{_DPKG}/updates/0000"
+MANIFEST = "edge-gru-overlay.json"
+_WANTS = "etc/systemd/system/multi-user.target.wants"
+_ENABLED = ("edge-gru.service", "edge-gru-register.service")
+_WIZARD = "nv-oem-config"
+_FIRST_UID, _NOBODY_UID = 1000, 65534
+_SPARE_BYTES = 64 << 20
+
+
+# Path -> content, or the target of a link; and mode.
+Files: TypeAlias = dict[str, tuple[bytes | Path | str, int]]
+
+
+class LinuxForTegra:
+    """One such folder.
+
+    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``.
+    """
+
+    def __init__(self, folder: Path, board: str | None = None) -> None:
+        self.folder = folder
+        self.rootfs = folder / "rootfs"
+        self._board = board
+
+    @property
+    def target(self) -> Target:
+        """What its rootfs needs.
+
+        Raises:
+            ShippingError: it has no Python, or one that nothing can be built for.
+        """
+        return Target(self._python())
+
+    def gates(self) -> list[Gate]:
+        """Look at everything that must hold before the overlay, and so before the flash."""
+        return [gate for look in self._looks() for gate in look]
+
+    def _looks(self) -> Iterator[Iterator[Gate]]:
+        yield self._layout()
+        yield self._file_system()
+        yield self._contents()
+        yield self._users()
+        if self._board is not None:
+            yield self._configuration(self._board)
+
+    def _layout(self) -> Iterator[Gate]:
+        names = ("apply_binaries.sh", "flash.sh", "rootfs")
+        missing = [name for name in names if not (self.folder / name).exists()]
+        found = f"no {', '.join(missing)}" if missing else str(self.folder)
+        yield Gate("Linux_for_Tegra", not missing, found, "name the folder of NVIDIA's archive")
+
+    def _file_system(self) -> Iterator[Gate]:
+        may = os.access(self.rootfs, os.W_OK) and self._owner() in (None, os.geteuid())
+        found = "may write rootfs" if may else "rootfs is another's"
+        yield Gate("rights", may, found, "run it with sudo")
+        sudo = _status(self.rootfs / "usr/bin/sudo")
+        keeps = sudo is None or (bool(sudo.st_mode & stat.S_ISUID) and sudo.st_uid == 0)
+        found = "keeps owners and setuid" if keeps else "usr/bin/sudo has lost its owner or setuid"
+        yield Gate("file system", keeps, found, "unpack with sudo tar, on ext4, not NTFS or exFAT")
+
+    def _owner(self) -> int | None:
+        found = _status(self.rootfs)
+        return None if found is None else found.st_uid
+
+    def _contents(self) -> Iterator[Gate]:
+        major = self._l4t()
+        found = f"Jetson Linux r{major}" if major else "rootfs has no etc/nv_tegra_release"
+        fix = "unpack the sample root file system, then: sudo ./apply_binaries.sh"
+        yield Gate("drivers", major is not None, found, fix)
+        if major is None:
+            return
+        version = self._python()
+        fix = f"expected usr/bin/python3 to be one of {', '.join(ONNXRUNTIME)}; use JetPack 6 or 7"
+        yield Gate("Python", version in ONNXRUNTIME, version or "rootfs has none", fix)
+
+    def _python(self) -> str:
+        """The version of the system's Python, told by the name that its link leads to."""
+        link = self.rootfs / "usr/bin/python3"
+        name = link.readlink().name if link.is_symlink() else ""
+        return name.removeprefix("python")
+
+    def _l4t(self) -> int | None:
+        try:
+            return l4t_major((self.rootfs / "etc/nv_tegra_release").read_text(errors="replace"))
+        except OSError:
+            return None
+
+    def _users(self) -> Iterator[Gate]:
+        names = self._people()
+        found = names[0] if names else "nobody can log in"
+        fix = "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOST --accept-license"
+        yield Gate("default user", bool(names), found, fix)
+        target = self.rootfs / "etc/systemd/system/default.target"
+        asks = target.is_symlink() and _WIZARD in str(target.readlink())
+        found = "starts, and waits for somebody before there is ssh" if asks else "does not start"
+        fix = "create the default user first, which switches it off"
+        yield Gate("first-boot wizard", not asks, found, fix)
+
+    def _people(self) -> list[str]:
+        try:
+            lines = (self.rootfs / "etc/passwd").read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        rows = (line.split(":") for line in lines)
+        return [
+            row[0] for row in rows
+            if len(row) == 7 and row[2].isdigit() and _FIRST_UID <= int(row[2]) < _NOBODY_UID
+        ]  # fmt: skip
+
+    def _configuration(self, board: str) -> Iterator[Gate]:
+        known = sorted(path.stem for path in self.folder.glob("jetson-*.conf"))
+        is_known = (self.folder / f"{board}.conf").is_file()
+        found = board if is_known else f"there is no {board}.conf"
+        yield Gate("board", is_known, found, f"name one of {', '.join(known) or 'another folder'}")
+
+    def space_gate(self, n_bytes: int) -> Gate:
+        """Tell whether the overlay fits where the rootfs lies."""
+        n_free = shutil.disk_usage(self.folder).free
+        n_needed = n_bytes + _SPARE_BYTES
+        found = f"{n_free / 1e6:.0f} MB free, {n_needed / 1e6:.0f} MB needed"
+        return Gate("space", n_free >= n_needed, found, f"make space in {self.folder}")
+
+    def lay(self, stage: Stage, source: Source) -> int:
+        """Put the tree over the rootfs, enabled and known to its dpkg; return how many files.
+
+        What an earlier overlay has brought is taken away first.
+
+        Raises:
+            ShippingError: something else has one of the files.
+            OSError: they cannot be written.
+        """
+        self.remove()
+        files = _overlay(stage, source)
+        taken = [path for path in files if os.path.lexists(self.rootfs / path)]
+        if taken:
+            raise ShippingError(
+                f"rootfs has {taken[0]} already, and not from here; take out what has brought it"
+            )
+        self._stay_inside(files)
+        folders = [path for path in _folders(files) if not (self.rootfs / path).is_dir()]
+        record = {"version": stage.version, "files": sorted(files), "folders": folders}
+        write_atomically(self.folder / MANIFEST, msgspec.json.encode(record))
+        for path in folders:
+            (self.rootfs / path).mkdir()
+            (self.rootfs / path).chmod(0o755)
+        for path, (content, mode) in sorted(files.items()):
+            _write(self.rootfs / path, content, mode)
+        return len(files)
+
+    def _stay_inside(self, files: Iterable[str]) -> None:
+        """Follow no link of the rootfs out of it: on this machine it leads somewhere else."""
+        inside = self.rootfs.resolve()
+        for path in files:
+            place = (self.rootfs / path).parent.resolve()
+            if not place.is_relative_to(inside):
+                raise ShippingError(
+                    f"rootfs/{path} would be written to {place}, out of rootfs; "
+                    "replace the absolute link on the way by a relative one"
+                )
+
+    def remove(self) -> int:
+        """Take the overlay away; return how many files that were.
+
+        Raises:
+            ShippingError: the record of it cannot be read.
+        """
+        place = self.folder / MANIFEST
+        if not place.exists():
+            return 0
+        try:
+            record = msgspec.json.decode(place.read_bytes())
+            files, folders = record["files"], record["folders"]
+        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
+        for path in files:
+            (self.rootfs / path).unlink(missing_ok=True)
+        for path in reversed(folders):
+            folder = self.rootfs / path
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        place.unlink()
+        return len(files)
+
+
+def _overlay(stage: Stage, source: Source) -> Files:
+    """List the files of the tree, the links that enable units, and what dpkg reads."""
+    files: Files = {path: (node.target or node.content, node.mode) for path, node in stage.tree}
+    for unit in _ENABLED:
+        files[f"{_WANTS}/{unit}"] = (f"/{UNITS}/{unit}", 0o777)
+    files[REGISTER] = (b"", 0o644)
+    return files | _database(stage, source)
+
+
+def _database(stage: Stage, source: Source) -> Files:
+    """Make the records of an unpacked package, as dpkg writes them; nothing of it is changed.
+
+    Its status goes into a fragment, which the next dpkg that runs on the board takes in: this is
+    how dpkg itself notes what it has not merged yet.
+    """
+    files: Files = {}
+    fields = ""
+    for name, node in control_of(stage, source):
+        if name == "control":
+            fields = node.read().decode()
+        else:
+            files[f"{_DPKG}/info/edge-gru.{name}"] = (node.content, node.mode)
+    paths = sorted([*stage.tree.folders, *(path for path, _ in stage.tree)])
+    listed = "".join(f"/{path}\n" for path in [".", *paths])
+    files[f"{_DPKG}/info/edge-gru.list"] = (listed.encode(), 0o644)
+    head, _, rest = fields.partition("\n")
+    files[_FRAGMENT] = (f"{head}\nStatus: install ok unpacked\n{rest}".encode(), 0o644)
+    return files
+
+
+def _folders(files: Files) -> list[str]:
+    found = {str(up) for path in files for up in Path(path).parents if str(up) != "."}
+    return sorted(found)
+
+
+def _write(place: Path, content: bytes | Path | str, mode: int) -> None:
+    if isinstance(content, str):
+        place.symlink_to(content)
+        return
+    place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    place.chmod(mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

@@ -1,0 +1,46 @@
+"""deploy.toml: what goes with every board of a fleet, so that nobody types it twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edge_gru.errors import ConfigError
+from edge_gru.shipping.cargo import Cargo
+
+
+class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys of the file; paths are relative to its folder.
+
+    ``sensors`` maps the serial number of a USB adapter to the name that it gets in ``/dev``;
+    ``boards`` are the names that the boards answer to, as in signatures of bundles.
+    """
+
+    bundle: str = ""
+    pubkeys: tuple[str, ...] = ()
+    config: str = ""
+    boards: tuple[str, ...] = ()
+    sensors: dict[str, str] = {}
+
+
+def read_deploy_settings(path: Path) -> Cargo:
+    """Read the file.
+
+    Raises:
+        ConfigError: it cannot be read, or has a key that there is not.
+    """
+    try:
+        found = msgspec.toml.decode(path.read_bytes(), type=DeploySettings)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}; see deploy/deploy.toml.example") from error
+    folder = path.parent
+    return Cargo(
+        bundle=folder / found.bundle if found.bundle else None,
+        keys=tuple(folder / key for key in found.pubkeys),
+        settings=folder / found.config if found.config else None,
+        sensors=found.sensors,
+        boards=found.boards,
+    )

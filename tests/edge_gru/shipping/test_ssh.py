@@ -1,0 +1,209 @@
+"""`ship ssh` against a real sshd: install, update, rollback, and whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_gru.cli.ship_ssh import Delivery
+from edge_gru.errors import ShippingError
+from edge_gru.shipping import Cargo, Connection, Workshop
+
+
+@pytest.fixture
+def deliver(board, board_target, small_wheels, source) -> Callable[..., None]:
+    """Ship a small edge-gru to the board."""
+    made: dict[str, Path] = {}
+
+    def run(
+        says: str = "one", *, password: str | None = None, is_dry: bool = False, **facts
+    ) -> None:
+        if says not in made:
+            made[says] = small_wheels(board_target, says)
+        workshop = Workshop(source, Cargo(), made[says])
+        with Connection(board.host, board.options) as connection:
+            delivery = Delivery(connection, workshop, password, kept=str(board.kept))
+            if facts:
+                delivery._facts = replace(delivery.facts, **facts)
+            delivery.run(is_dry=is_dry)
+
+    return run
+
+
+@pytest.fixture
+def rollback(board, source) -> Callable[[], None]:
+    def run() -> None:
+        with Connection(board.host, board.options) as connection:
+            Delivery(connection, Workshop(source, Cargo()), kept=str(board.kept)).rollback()
+
+    return run
+
+
+def versions(board) -> tuple[str, str]:
+    """The packages that `current` and `previous` point to."""
+    links = (board.kept / "current", board.kept / "previous")
+    return tuple(str(link.readlink()) if link.is_symlink() else "" for link in links)
+
+
+def test_install_leaves_the_package_installed_kept_and_its_undo_told(board, deliver, capsys):
+    deliver()
+    current, previous = versions(board)
+    assert current.startswith("edge-gru_")
+    assert previous == ""
+    assert board.said("version").strip() in current
+    assert list(board.uploads.iterdir()) == []
+    told = capsys.readouterr().out
+    assert "service   predicting" in told
+    assert f"undo: ssh -t {board.host} sudo apt remove edge-gru" in told
+
+
+def test_second_run_sends_and_installs_nothing(board, deliver, capsys):
+    deliver()
+    before = (board.said("dpkg"), (board.state / "received").read_bytes())
+    deliver()
+    assert (board.said("dpkg"), (board.state / "received").read_bytes()) == before
+    assert "is installed already" in capsys.readouterr().out
+
+
+def test_update_keeps_the_way_back_and_rollback_takes_it(board, deliver, rollback, capsys):
+    deliver("one")
+    one, _ = versions(board)
+    deliver("two")
+    two, before = versions(board)
+    assert before == one != two
+    assert "--rollback" in capsys.readouterr().out
+    rollback()
+    assert versions(board) == (one, two)
+    assert board.said("version").strip() in one
+
+
+def test_only_two_packages_are_kept(board, deliver):
+    for says in ("one", "two", "three"):
+        deliver(says)
+    assert len(list(board.kept.glob("*.deb"))) == 2
+
+
+def test_rollback_of_nothing_is_one_sentence(rollback):
+    with pytest.raises(ShippingError, match="no earlier package is kept on the board"):
+        rollback()
+
+
+def test_transfer_that_broke_off_goes_on_where_it_was(board, deliver, caplog):
+    board.is_now("cut")
+    with pytest.raises(ShippingError, match="run this again, and it goes on"):
+        deliver()
+    (part,) = board.uploads.iterdir()
+    assert part.stat().st_size == 5000
+    caplog.set_level("INFO")
+    deliver()
+    (kept,) = board.kept.glob("*.deb")
+    assert len((board.state / "received").read_bytes()) == kept.stat().st_size - 5000
+    assert "going on after" in caplog.text
+
+
+def test_beginning_of_something_else_is_not_gone_on_from(board, deliver):
+    board.is_now("cut")
+    with pytest.raises(ShippingError):
+        deliver()
+    (part,) = board.uploads.iterdir()
+    part.write_bytes(b"\0" * 5000)
+    deliver()
+    (kept,) = board.kept.glob("*.deb")
+    assert (board.state / "received").read_bytes() == kept.read_bytes()
+
+
+def test_what_arrives_otherwise_than_it_was_sent_is_thrown_away(board, deliver):
+    board.is_now("noise")
+    with pytest.raises(ShippingError, match="did not arrive as it was sent; run this again"):
+        deliver()
+    assert list(board.uploads.iterdir()) == []
+    assert board.said("dpkg") == ""
+
+
+def test_full_disk_is_found_before_anything_is_sent(board, deliver):
+    board.is_now("free", "1000")
+    with pytest.raises(ShippingError, match=r"space: 1 MB free, \d+ MB needed; make space on"):
+        deliver()
+    assert not board.uploads.exists()
+
+
+def test_disk_that_fills_up_on_the_way_is_one_sentence(board, deliver):
+    board.is_now("full")
+    with pytest.raises(ShippingError, match=r"the disk of \S+ is full; make space there"):
+        deliver()
+
+
+def test_package_that_dpkg_refuses_leaves_the_one_before(board, deliver):
+    deliver("one")
+    one = board.said("version")
+    deliver("two")
+    two, _ = versions(board)
+    board.is_now("version", one)
+    board.is_now("refused", two.split("_")[1])
+    (board.kept / "current").unlink()
+    (board.kept / "current").symlink_to(
+        next(f.name for f in board.kept.glob("*.deb") if f.name != two)
+    )
+    with pytest.raises(ShippingError, match="what was there before is there again"):
+        deliver("two")
+    assert board.said("version") == one
+    assert versions(board)[0] != two
+
+
+def test_update_that_does_not_run_is_taken_back(board, deliver):
+    deliver("one")
+    one = board.said("version")
+    board.is_now("code", "3")
+    with pytest.raises(ShippingError, match="the new version does not run on"):
+        deliver("two", has_systemd=True)
+    assert board.said("version") == one
+
+
+def test_new_host_key_is_told_with_the_way_out(board, deliver, key):
+    other = key(board.folder / "other").with_suffix(".pub").read_text()
+    (board.folder / "known_hosts").write_text(f"[localhost]:{board.port} {other}")
+    with pytest.raises(ShippingError, match=r"the host key of \S+ is not the one.*ssh-keygen -R"):
+        deliver()
+    assert not board.uploads.exists()
+
+
+def test_unknown_host_key_is_not_accepted_silently(board, deliver):
+    (board.folder / "known_hosts").write_text("")
+    with pytest.raises(ShippingError, match=r"the host key of \S+ is not known here"):
+        deliver()
+
+
+def test_board_that_lets_nobody_in_says_so(board, deliver, key):
+    stranger = key(board.folder / "stranger")
+    board.options[1] = f"IdentityFile={stranger}"
+    with pytest.raises(ShippingError, match="ssh-copy-id"):
+        deliver()
+
+
+def test_no_ssh_server_is_one_sentence(board, deliver):
+    board.options[0] = "Port=1"
+    with pytest.raises(ShippingError, match="refuses: no ssh server listens there"):
+        deliver()
+
+
+def test_sudo_with_a_password_needs_it_asked_for(board, deliver):
+    board.is_now("password", "secret")
+    with pytest.raises(ShippingError, match="sudo asks for a password; give --ask-sudo"):
+        deliver(is_root=False)
+    assert not board.uploads.exists()
+
+
+def test_dry_run_tells_the_commands_and_sends_nothing(board, deliver, capsys):
+    deliver(is_dry=True)
+    told = capsys.readouterr().out
+    assert "would send edge-gru_" in told
+    assert "dpkg --force-confold --install" in told
+    assert not board.uploads.exists()
+
+
+def test_host_that_is_an_option_is_refused():
+    with pytest.raises(ShippingError, match="expected a host such as"), Connection("-oProxy=x"):
+        pass
