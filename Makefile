@@ -132,7 +132,7 @@ build/vectors-%: $(VECTORS_C) $(wildcard $(NATIVE)/*.h)
 
 # Every cell in every form on every kernel of this machine, by two compilers: the same bits.
 native-vectors: build/vectors-gcc build/vectors-clang
-	for kernel in scalar avx2 avx512; do for compiler in gcc clang; do \
+	for kernel in scalar avx2 avx512 amx; do for compiler in gcc clang; do \
 	    build/vectors-$$compiler $$kernel $(N_VECTOR_STEPS) >build/$$kernel-$$compiler.txt || exit 1; \
 	    cmp build/scalar-gcc.txt build/$$kernel-$$compiler.txt || exit 1; done; done
 	@echo "the same bits in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
@@ -168,7 +168,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 native-sanitize: .venv/ready
 	mkdir -p build && rm -rf build/sanitized && mkdir build/sanitized
 	gcc $(VECTORS_FLAGS) $(SANITIZE) $(VECTORS_C) -lm -o build/vectors-sanitized
-	for kernel in scalar avx2 avx512; do \
+	for kernel in scalar avx2 avx512 amx; do \
 	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
 	cp -r pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
 	find build/sanitized -name '*.so' -delete

@@ -4,39 +4,59 @@
  * sigmoid(a) = 1 / (1 + 2^(-a log2 e)). 2^f on [-0.5, 0.5] is a minimax polynomial of degree five
  * with 2^0 = 1 exactly, relative error 1.1e-7. The reciprocal starts from the bits of its operand
  * and is refined by one step of second order and one of third; no instruction that estimates.
+ *
+ * Each is a chain of twenty instructions that wait for each other: several are computed in turns.
  */
 #ifndef EDGE_GRU_ACTIVATIONS_H
 #define EDGE_GRU_ACTIVATIONS_H
 
 #include LANES_HEADER
 
+enum { MOST_CHAINS = 16 };
+
 /* A fused add of it leaves the nearest integer plus 127 in the lowest bits. */
 #define ROUNDER 12583039.0f
 #define LOG2_E 1.44269504f
 
-/* 1 / (1 + 2^(a * factor)) for |a * factor| < 126. */
-LANES_INLINE F logistic(F a, float factor) {
-    const F rounded = f_fma(a, f_set(factor), f_set(ROUNDER));
-    const F power = f_bits_shifted_23(rounded);
-    const F f = f_fma(a, f_set(factor), f_sub(f_set(ROUNDER), rounded));
-    F p = f_set(0x1.5bba14p-10f);
-    p = f_fma(p, f, f_set(0x1.3cea88p-7f));
-    p = f_fma(p, f, f_set(0x1.c6b752p-5f));
-    p = f_fma(p, f, f_set(0x1.ebf9bcp-3f));
-    p = f_fma(p, f, f_set(0x1.62e42ap-1f));
-    p = f_fma(p, f, f_set(1.0f));
-    const F d = f_fma(p, power, f_set(1.0f));
-    const F first = f_bits_subtracted_from(0x7ef311c7u, d);
-    const F second = f_fma(first, f_fnma(d, first, f_set(1.0f)), first);
-    const F error = f_fnma(d, second, f_set(1.0f));
-    return f_fma(second, f_fma(error, error, error), second);
+#define EACH_CHAIN LANES_UNROLL for (int i = 0; i < n; i++)
+
+/* y = 1 / d. */
+LANES_INLINE void reciprocals(int n, const F *d, F *y) {
+    F error[MOST_CHAINS];
+    EACH_CHAIN y[i] = f_bits_subtracted_from(0x7ef311c7u, d[i]);
+    EACH_CHAIN error[i] = f_fnma(d[i], y[i], f_set(1.0f));
+    EACH_CHAIN y[i] = f_fma(y[i], error[i], y[i]);
+    EACH_CHAIN error[i] = f_fnma(d[i], y[i], f_set(1.0f));
+    EACH_CHAIN error[i] = f_fma(error[i], error[i], error[i]);
+    EACH_CHAIN y[i] = f_fma(y[i], error[i], y[i]);
 }
 
-LANES_INLINE F sigmoid_lanes(F a) { return logistic(f_clip(a, -50.0f, 50.0f), -LOG2_E); }
+/* y = 1 / (1 + 2^(a * factor)) for |a * factor| < 126. */
+LANES_INLINE void logistics(int n, const F *a, float factor, F *y) {
+    F rounded[MOST_CHAINS], f[MOST_CHAINS], p[MOST_CHAINS];
+    EACH_CHAIN rounded[i] = f_fma(a[i], f_set(factor), f_set(ROUNDER));
+    EACH_CHAIN f[i] = f_sub(f_set(ROUNDER), rounded[i]);
+    EACH_CHAIN f[i] = f_fma(a[i], f_set(factor), f[i]);
+    EACH_CHAIN p[i] = f_fma(f_set(0x1.5bba14p-10f), f[i], f_set(0x1.3cea88p-7f));
+    EACH_CHAIN p[i] = f_fma(p[i], f[i], f_set(0x1.c6b752p-5f));
+    EACH_CHAIN p[i] = f_fma(p[i], f[i], f_set(0x1.ebf9bcp-3f));
+    EACH_CHAIN p[i] = f_fma(p[i], f[i], f_set(0x1.62e42ap-1f));
+    EACH_CHAIN p[i] = f_fma(p[i], f[i], f_set(1.0f));
+    EACH_CHAIN p[i] = f_fma(p[i], f_bits_shifted_23(rounded[i]), f_set(1.0f));
+    reciprocals(n, p, y);
+}
 
-LANES_INLINE F tanh_lanes(F a) {
-    const F y = logistic(f_clip(a, -25.0f, 25.0f), -2.0f * LOG2_E);
-    return f_fma(y, f_set(2.0f), f_set(-1.0f));
+LANES_INLINE void sigmoids(int n, const F *a, F *y) {
+    F near[MOST_CHAINS];
+    EACH_CHAIN near[i] = f_clip(a[i], -50.0f, 50.0f);
+    logistics(n, near, -LOG2_E, y);
+}
+
+LANES_INLINE void tanhs(int n, const F *a, F *y) {
+    F near[MOST_CHAINS];
+    EACH_CHAIN near[i] = f_clip(a[i], -25.0f, 25.0f);
+    logistics(n, near, -2.0f * LOG2_E, y);
+    EACH_CHAIN y[i] = f_fma(y[i], f_set(2.0f), f_set(-1.0f));
 }
 
 #endif

@@ -7,6 +7,8 @@
 struct arena {
     void **blocks;
     size_t n_blocks;
+    unsigned char *left; /* of the huge pages taken last */
+    size_t n_left;
 };
 
 /* Zeros, aligned to a cache line, with a line more at the end; NULL if there are none left. */

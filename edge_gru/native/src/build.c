@@ -405,9 +405,10 @@ PyObject *build_cell(PyObject *self, PyObject *args) {
     const size_t n_h = net->values[h].width;
     const size_t h_gates = kind == CELL_GRU_RESET_FIRST ? 2 : cell->n_gates;
     const int is_rnn = kind == CELL_RNN_TANH || kind == CELL_RNN_RELU;
-    const size_t h_group = is_rnn ? DENSE_GROUP : h_gates; /* an RNN adds it up like x */
+    const size_t x_group = is_rnn ? DENSE_GROUP : cell->n_gates; /* an RNN has no blocks of gates */
+    const size_t h_group = is_rnn ? DENSE_GROUP : h_gates;
     if (!read_product(net, x_product, cell->n_gates, cell->n_hidden, net->values[x].width,
-                      DENSE_GROUP, &cell->x) ||
+                      x_group, &cell->x) ||
         !read_product(net, h_product, h_gates, cell->n_hidden, n_h, h_group, &cell->h) ||
         !read_further_products(net, cell, n_h, candidate, projection) ||
         !read_biases(net, cell, bias, bias_candidate)) {

@@ -2,242 +2,261 @@
 #ifndef EDGE_GRU_CELLS_H
 #define EDGE_GRU_CELLS_H
 
-#include "activations.h"
+#include "gates.h"
 #include "products.h"
 
 /* Rows of a call; gates holds the product with x, biases added, as [block][gate][16]. */
 struct rows {
+    const uint8_t *x; /* of one row: operands of that product, if it is still to be made */
     float *const *gates;
-    float *const *h;
+    float *const *h; /* before */
     float *const *c;
-    float *const *h_out; /* h, but for a projected LSTM and for the reset stage */
+    float *const *h_out; /* after; what a stage or a projection still takes, of the stage before */
+    float *const *c_out;
 };
 
-/* What becomes of the pre-activations a of a block, once they are there. */
-typedef void Gates(const struct cell *, size_t block, const F *a, size_t row,
-                   const struct rows *);
-
-LANES_INLINE float *gates_of(const struct cell *cell, size_t block, size_t row,
-                             const struct rows *rows) {
-    return rows->gates[row] + block * cell->n_gates * LANES;
-}
-
-LANES_INLINE void gru_gates(const struct cell *cell, size_t block, const F *a, size_t row,
-                            const struct rows *rows) {
-    float *h = rows->h[row] + block * LANES;
-    const F r = sigmoid_lanes(a[0]);
-    const F z = sigmoid_lanes(a[1]);
-    const F x = f_load(gates_of(cell, block, row, rows) + 2 * LANES);
-    const F n = tanh_lanes(f_fma(r, a[2], x));
-    f_store(h, f_fma(z, f_sub(f_load(h), n), n));
-}
-
-/* A GRU with the reset first takes two stages: this one leaves r * h, and z in place of r. */
-LANES_INLINE void reset_gates(const struct cell *cell, size_t block, const F *a, size_t row,
-                              const struct rows *rows) {
-    const F h = f_load(rows->h[row] + block * LANES);
-    f_store(rows->h_out[row] + block * LANES, f_mul(sigmoid_lanes(a[0]), h));
-    f_store(gates_of(cell, block, row, rows), sigmoid_lanes(a[1]));
-}
-
-LANES_INLINE void candidate_gates(const struct cell *cell, size_t block, const F *a,
-                                  size_t row, const struct rows *rows) {
-    float *h = rows->h[row] + block * LANES;
-    const F z = f_load(gates_of(cell, block, row, rows));
-    const F n = tanh_lanes(a[0]);
-    f_store(h, f_fma(z, f_sub(f_load(h), n), n));
-}
-
-LANES_INLINE void lstm_gates(const struct cell *cell, size_t block, const F *a, size_t row,
-                             const struct rows *rows) {
-    float *c = rows->c[row] + block * LANES;
-    const F i = sigmoid_lanes(a[0]);
-    const F f = sigmoid_lanes(a[1]);
-    const F g = tanh_lanes(a[2]);
-    const F o = sigmoid_lanes(a[3]);
-    const F new_c = f_fma(f, f_load(c), f_mul(i, g));
-    (void)cell;
-    f_store(c, new_c);
-    f_store(rows->h_out[row] + block * LANES, f_mul(o, tanh_lanes(new_c)));
-}
-
-/* What a stage multiplies with, and how its rows lie. */
+/* What a stage multiplies with, how its rows lie, and what becomes of the sums. */
 struct stage {
     const struct product *p;
+    size_t n_gates;
     size_t first_gate;     /* in rows->gates, of what the first vector of a block is added to */
     const float *add_last; /* of the last vector instead, if not NULL: the bias of a candidate */
+    Gates *finish;
 };
 
-LANES_INLINE void block_of_row(enum form form, Gates *finish, const struct cell *cell,
-                               const struct stage *stage, int n_gates, size_t block,
-                               const uint8_t *const *operands, size_t row,
-                               const struct rows *rows) {
-    const float *add = gates_of(cell, block, row, rows) + stage->first_gate * LANES;
-    F a[DENSE_GROUP];
-    LANES_UNROLL
-    for (int g = 0; g < n_gates; g++) {
-        a[g] = f_load(add + g * LANES);
-    }
-    if (stage->add_last) {
-        a[n_gates - 1] = f_load(stage->add_last + block * LANES);
-    }
-    add_row(form, stage->p, block * (size_t)n_gates, n_gates, operands, a);
-    finish(cell, block, a, row, rows);
+enum { MOST_PLACES = 4 }; /* of a row at once */
+
+static struct place place_of(const struct cell *cell, const struct rows *rows, size_t row,
+                             size_t block, const float *a) {
+    const size_t first = block * LANES;
+    const struct place place = {
+        a,
+        rows->gates[row] + first * cell->n_gates,
+        rows->h[row] + first,
+        rows->c[row] + first,
+        rows->h_out[row] + first,
+        rows->c_out[row] + first,
+    };
+    return place;
 }
 
-LANES_INLINE void block_of_tile(Gates *finish, const struct cell *cell, const struct stage *stage,
-                                int n_gates, size_t block, const uint8_t *const *operands,
-                                size_t n_tile, size_t row, const struct rows *rows) {
-    float sums[MAX_TILE][DENSE_GROUP * LANES];
-    float *out[MAX_TILE];
-    F a[DENSE_GROUP];
-    for (size_t r = 0; r < MAX_TILE; r++) {
-        out[r] = sums[r];
+/* Pre-activations of one block, or of two: products with x, if still to be made, and with h. */
+static void sum_blocks(const struct cell *cell, const struct stage *stage, int n_blocks,
+                       const uint8_t *operands, size_t block, const struct rows *rows, size_t row,
+                       float *out) {
+    const size_t stride = cell->n_gates * LANES;
+    float *gates = rows->gates[row] + block * stride;
+    if (rows->x) {
+        const struct addend bias = {cell->bias + block * stride, stride, NULL};
+        groups_for(cell->x.form, cell->n_gates, n_blocks)(&cell->x, block * cell->n_gates, &rows->x,
+                                                          &bias, gates);
     }
-    const struct tile t = {
-        {stage->p, block * (size_t)n_gates, 0, (size_t)n_gates, operands},
-        (const float *const *)rows->gates + row,
+    const struct addend to = {gates + stage->first_gate * LANES, stride,
+                              stage->add_last ? stage->add_last + block * LANES : NULL};
+    groups_for(stage->p->form, stage->n_gates, n_blocks)(stage->p, block * stage->n_gates,
+                                                         &operands, &to, out);
+}
+
+/*
+ * Sums of a few blocks and then their gates, so that these can take turns. Every other step goes
+ * through the blocks backward: the weights that it meets first are those that are still cached.
+ */
+static void stage_of_row(const struct cell *cell, const struct stage *stage,
+                         const uint8_t *operands, int is_backward, size_t row,
+                         const struct rows *rows) {
+    float sums[MOST_PLACES * MAX_GATES * LANES];
+    struct place places[MOST_PLACES];
+    for (size_t done = 0; done < cell->n_blocks;) {
+        const size_t n_left = cell->n_blocks - done;
+        const size_t n = n_left < MOST_PLACES ? n_left : MOST_PLACES;
+        const size_t first = is_backward ? n_left - n : done;
+        for (size_t i = 0; i < n; i++) {
+            places[i] = place_of(cell, rows, row, first + i, sums + i * stage->n_gates * LANES);
+        }
+        for (size_t i = 0; i < n; i += ROW_GROUPS) {
+            const int n_blocks = n - i < ROW_GROUPS ? 1 : ROW_GROUPS;
+            sum_blocks(cell, stage, n_blocks, operands, first + i, rows, row,
+                       sums + i * stage->n_gates * LANES);
+        }
+        stage->finish(n, places);
+        done += n;
+    }
+}
+
+/* The same for the first rows of a call, which tiles take. */
+static void block_of_rows(const struct cell *cell, const struct stage *stage, size_t block,
+                          const struct workspace *room, size_t n_rows, const struct rows *rows,
+                          float *const *sums) {
+    const struct tiled t = {
+        {stage->p, block * stage->n_gates, 0, stage->n_gates, NULL},
+        n_rows,
+        room->operands,
+        room->operand_stride,
+        (const float *const *)rows->gates,
         (block * cell->n_gates + stage->first_gate) * LANES,
         stage->add_last ? stage->add_last + block * LANES : NULL,
-        out,
+        sums,
         0,
     };
-    add_tile(&t);
-    for (size_t r = 0; r < n_tile; r++) {
-        LANES_UNROLL
-        for (int g = 0; g < n_gates; g++) {
-            a[g] = f_load(sums[r] + g * LANES);
+    struct place places[MOST_PLACES];
+    add_tiled(&t);
+    for (size_t r = 0; r < n_rows; r += MOST_PLACES) {
+        const size_t n = n_rows - r < MOST_PLACES ? n_rows - r : MOST_PLACES;
+        for (size_t i = 0; i < n; i++) {
+            stay_awake(stage->p, r + i);
+            places[i] = place_of(cell, rows, r + i, block, sums[r + i]);
         }
-        finish(cell, block, a, row + r, rows);
+        stage->finish(n, places);
     }
 }
 
-LANES_INLINE void blocks_of_row(enum form form, Gates *finish, const struct cell *cell,
-                                const struct stage *stage, int n_gates,
-                                const uint8_t *const *operands, size_t row,
-                                const struct rows *rows) {
-    for (size_t block = 0; block < cell->n_blocks; block++) {
-        block_of_row(form, finish, cell, stage, n_gates, block, operands, row, rows);
+/* All blocks of the rows that tiles take; returns how many these are. */
+static size_t blocks_of_rows(const struct cell *cell, const struct stage *stage,
+                             const struct workspace *room, size_t n_rows,
+                             const struct rows *rows) {
+    const size_t n_tiled = tiled_rows(stage->p, n_rows);
+    float sums[MAX_ROWS][MAX_GATES * LANES];
+    float *out[MAX_ROWS];
+    if (!n_tiled) {
+        return 0;
     }
+    for (size_t r = 0; r < n_tiled; r++) {
+        out[r] = sums[r];
+    }
+    for (size_t block = 0; block < cell->n_blocks; block++) {
+        block_of_rows(cell, stage, block, room, n_tiled, rows, out);
+    }
+    return n_tiled;
 }
 
 /* The product with h, and the gates of each block as soon as it is there. */
-LANES_INLINE void run_stage(Gates *finish, const struct cell *cell, const struct stage *stage,
-                            int n_gates, const struct workspace *room, size_t n_rows,
-                            const float *const *in, const struct rows *rows) {
+static void run_stage(const struct cell *cell, const struct stage *stage,
+                      const struct workspace *room, size_t n_rows, const float *const *in,
+                      const struct rows *rows) {
     const uint8_t *operands[MAX_ROWS];
-    const enum form form = stage->p->form;
-    const size_t tile = tile_rows(form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
     prepare(stage->p, room, n_rows, in, operands);
-    for (size_t block = 0; n_tiled && block < cell->n_blocks; block++) {
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            block_of_tile(finish, cell, stage, n_gates, block, operands + r, tile, r, rows);
-        }
-    }
+    const size_t n_tiled = blocks_of_rows(cell, stage, room, n_rows, rows);
     for (size_t r = n_tiled; r < n_rows; r++) {
-        const uint8_t *const *row = operands + r;
-        switch (form) {
-        case FORM_FP32:
-            blocks_of_row(FORM_FP32, finish, cell, stage, n_gates, row, r, rows);
-            break;
-        case FORM_FP16:
-            blocks_of_row(FORM_FP16, finish, cell, stage, n_gates, row, r, rows);
-            break;
-        case FORM_INT8:
-            blocks_of_row(FORM_INT8, finish, cell, stage, n_gates, row, r, rows);
-            break;
-        default:
-            blocks_of_row(FORM_INT8_HILO, finish, cell, stage, n_gates, row, r, rows);
-            break;
-        }
+        stage_of_row(cell, stage, operands[r], room->is_backward, r, rows);
     }
 }
 
 static void step_gru(const struct cell *cell, const struct workspace *room, size_t n_rows,
                      const struct rows *rows) {
-    const struct stage stage = {&cell->h, 0, cell->bias_candidate};
-    run_stage(gru_gates, cell, &stage, 3, room, n_rows, (const float *const *)rows->h,
-              rows);
+    const struct stage stage = {&cell->h, 3, 0, cell->bias_candidate, gru_gates};
+    run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, rows);
 }
 
-static void step_reset(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                       const struct rows *rows) {
-    const struct stage stage = {&cell->h, 0, NULL};
-    run_stage(reset_gates, cell, &stage, 2, room, n_rows, (const float *const *)rows->h,
-              rows);
-}
-
-static void step_candidate(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                           const struct rows *rows) {
-    const struct stage stage = {&cell->h_candidate, 2, NULL};
-    run_stage(candidate_gates, cell, &stage, 1, room, n_rows, (const float *const *)rows->h_out,
-              rows);
+static void step_reset_first(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                             const struct rows *rows, float *const *spare) {
+    const struct stage reset = {&cell->h, 2, 0, NULL, reset_gates};
+    const struct stage candidate = {&cell->h_candidate, 1, 2, NULL, candidate_gates};
+    struct rows halfway = *rows;
+    halfway.h_out = spare;
+    run_stage(cell, &reset, room, n_rows, (const float *const *)rows->h, &halfway);
+    halfway.h_out = rows->h_out;
+    halfway.x = NULL; /* the first stage made them */
+    run_stage(cell, &candidate, room, n_rows, (const float *const *)spare, &halfway);
 }
 
 static void step_lstm(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                      const struct rows *rows) {
-    const struct stage stage = {&cell->h, 0, NULL};
-    run_stage(lstm_gates, cell, &stage, 4, room, n_rows, (const float *const *)rows->h,
-              rows);
+                      const struct rows *rows, float *const *spare) {
+    const struct stage stage = {&cell->h, 4, 0, NULL, lstm_gates};
+    struct rows wide = *rows;
+    wide.h_out = cell->has_projection ? spare : rows->h_out;
+    run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, &wide);
+    if (cell->has_projection) {
+        dense(&cell->projection, room, n_rows, (const float *const *)spare, room->zeros,
+              rows->h_out);
+    }
 }
 
 static void step_rnn(const struct cell *cell, const struct workspace *room, size_t n_rows,
                      const struct rows *rows) {
+    Gates *const finish = cell->kind == CELL_RNN_TANH ? tanh_gates : relu_gates;
     add_product(&cell->h, room, n_rows, (const float *const *)rows->h,
                 (const float *const *)rows->gates, rows->gates);
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t block = 0; block < cell->n_blocks; block++) {
-            const F a = f_load(rows->gates[r] + block * LANES);
-            f_store(rows->h[r] + block * LANES,
-                    cell->kind == CELL_RNN_TANH ? tanh_lanes(a) : f_relu(a));
+            const struct place place =
+                place_of(cell, rows, r, block, rows->gates[r] + block * LANES);
+            finish(1, &place);
         }
     }
+}
+
+/* A step from the products with x, or from the operands of one row's. */
+static void step_from(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                      const struct rows *rows) {
+    float *spare[MAX_ROWS];
+    spare[0] = room->spare;
+    for (size_t r = 1; r < n_rows; r++) {
+        spare[r] = room->spare + r * room->spare_stride;
+    }
+    switch (cell->kind) {
+    case CELL_GRU:
+        step_gru(cell, room, n_rows, rows);
+        break;
+    case CELL_GRU_RESET_FIRST:
+        step_reset_first(cell, room, n_rows, rows, spare);
+        break;
+    case CELL_LSTM:
+        step_lstm(cell, room, n_rows, rows, spare);
+        break;
+    default:
+        step_rnn(cell, room, n_rows, rows);
+        break;
+    }
+}
+
+static void product_with_x(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                           const float *const *x, float **gates) {
+    gates[0] = room->gates;
+    for (size_t r = 1; r < n_rows; r++) {
+        gates[r] = room->gates + r * room->gates_stride;
+    }
+    dense(&cell->x, room, n_rows, x, cell->bias, gates);
 }
 
 static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c) {
     float *gates[MAX_ROWS];
-    float *spare[MAX_ROWS];
-    gates[0] = room->gates;
-    spare[0] = room->spare;
-    for (size_t r = 1; r < n_rows; r++) {
-        gates[r] = room->gates + r * room->gates_stride;
-        spare[r] = room->spare + r * room->spare_stride;
+    const int takes_turns = n_rows == 1 && cell->n_gates > 1;
+    const struct rows rows = {takes_turns ? room->x_operands : NULL, gates, h, c, h, c};
+    if (takes_turns) {
+        gates[0] = room->gates;
+        prepare_row(&cell->x, x[0], room->x_operands);
+    } else {
+        product_with_x(cell, room, n_rows, x, gates);
     }
-    struct rows rows = {gates, h, c, h};
-    dense(&cell->x, room, n_rows, x, cell->bias, gates);
-    switch (cell->kind) {
-    case CELL_GRU:
-        step_gru(cell, room, n_rows, &rows);
-        break;
-    case CELL_GRU_RESET_FIRST:
-        rows.h_out = spare;
-        step_reset(cell, room, n_rows, &rows);
-        step_candidate(cell, room, n_rows, &rows);
-        break;
-    case CELL_LSTM:
-        rows.h_out = cell->has_projection ? spare : h;
-        step_lstm(cell, room, n_rows, &rows);
-        if (cell->has_projection) {
-            dense(&cell->projection, room, n_rows, (const float *const *)spare, room->zeros, h);
-        }
-        break;
-    default:
-        step_rnn(cell, room, n_rows, &rows);
-        break;
+    step_from(cell, room, n_rows, &rows);
+}
+
+static void run(const struct cell *cell, const struct workspace *room, size_t n_steps,
+                const float *const *x, float *const *h, float *const *c) {
+    float *gates[MAX_ROWS];
+    product_with_x(cell, room, n_steps, x, gates);
+    struct workspace turned = *room;
+    for (size_t t = 0; t < n_steps; t++) {
+        turned.is_backward = !turned.is_backward;
+        const struct rows rows = {NULL, gates + t, h + t, c + t, h + t + 1, c + t + 1};
+        step_from(cell, &turned, 1, &rows);
     }
 }
 
 static void sigmoid(size_t n, const float *in, float *out) {
     for (size_t i = 0; i < n; i += LANES) {
-        f_store(out + i, sigmoid_lanes(f_load(in + i)));
+        F a = f_load(in + i);
+        sigmoids(1, &a, &a);
+        f_store(out + i, a);
     }
 }
 
 static void hyperbolic_tangent(size_t n, const float *in, float *out) {
     for (size_t i = 0; i < n; i += LANES) {
-        f_store(out + i, tanh_lanes(f_load(in + i)));
+        F a = f_load(in + i);
+        tanhs(1, &a, &a);
+        f_store(out + i, a);
     }
 }
 

@@ -20,7 +20,9 @@
 enum {
     LANES = 16,
     MAX_ROWS = 64,      /* of one call */
+    MAX_GATES = 4,      /* of a cell */
     DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
+    OPERAND_LINE = 64,  /* bytes of integer operands that there is room for at least */
     MAX_OPERAND = 1 << 16 /* above it, int32 sums could overflow */
 };
 
@@ -34,14 +36,18 @@ enum form { FORM_FP32, FORM_FP16, FORM_INT8, FORM_INT8_HILO, N_FORMS };
 struct product {
     enum form form;
     size_t n_operand;
+    size_t n_rows;
     size_t n_vectors;
+    size_t n_group; /* vectors that lie together; the last group may have fewer */
     size_t n_steps; /* n_operand, or a quarter of it rounded up */
     float *weights;
+    float *narrow; /* float weights again, as [k / 4][row][4], if there are at most sixteen rows */
     int8_t *weights_int8;
     int32_t *correction; /* (n_vectors * 16,): what sums begin with */
     const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
     const float *gain;         /* of the operand, or NULL for none */
     float operand_step;
+    int in_matrix; /* of many rows, in matrix registers */
 };
 
 enum cell_kind { CELL_GRU, CELL_GRU_RESET_FIRST, CELL_LSTM, CELL_RNN_TANH, CELL_RNN_RELU, N_CELLS };
@@ -70,10 +76,17 @@ struct workspace {
     float *spare; /* n_blocks * 16 a row */
     size_t spare_stride;
     const float *zeros; /* as many as the widest projection has */
+    uint8_t *x_operands; /* of one row whose products with x and h take turns */
+    int is_backward;     /* one row: every other step, so that it meets first what is cached */
 };
 
 struct kernel {
     const char *name;
+    /*
+     * Integer products of many rows in at least so many steps are done in matrix registers, as many
+     * steps at once: in fewer these are no faster, and the processor slows down for them. 0: none.
+     */
+    size_t matrix_steps;
     int operand_offset; /* added to int8 operands: corrections hold -offset times a row's sum */
     /* out[row] = bias + product of in[row]; rows may be the same, before and after. */
     void (*dense)(const struct product *, const struct workspace *, size_t n_rows,
@@ -81,6 +94,15 @@ struct kernel {
     /* Advances h (and c, of an LSTM) in place. */
     void (*step)(const struct cell *, const struct workspace *, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c);
+    /*
+     * Steps of one stream: h[t + 1], and c[t + 1] of an LSTM, from x[t], h[t] and c[t]. The products
+     * with x need no state, so that one pass over their weights serves all steps.
+     */
+    void (*run)(const struct cell *, const struct workspace *, size_t n_steps,
+                const float *const *x, float *const *h, float *const *c);
+    /* Around calls with many rows and such products, in their thread. */
+    void (*enter_matrix)(void);
+    void (*leave_matrix)(void);
     void (*sigmoid)(size_t n, const float *in, float *out);
     void (*tanh)(size_t n, const float *in, float *out);
 };

@@ -3,9 +3,13 @@
 
 const struct kernel KERNEL = {
     .name = LANES_NAME,
+    .matrix_steps = MATRIX_STEPS,
     .operand_offset = OPERAND_OFFSET,
     .dense = dense,
     .step = step,
+    .run = run,
+    .enter_matrix = MATRIX_ENTER,
+    .leave_matrix = MATRIX_LEAVE,
     .sigmoid = sigmoid,
     .tanh = hyperbolic_tangent,
 };

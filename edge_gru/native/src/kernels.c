@@ -19,14 +19,23 @@ static int has_f16c(void) { /* clang 14 does not know its name */
     unsigned a, b, c = 0, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 static int runs_here(const struct kernel *kernel) {
 #if defined(__x86_64__)
+#if HAS_AMX
+    if (kernel == &kernel_amx) {
+        return has_avx512() && amx_is_granted();
+    }
+#endif
     if (kernel == &kernel_avx512) {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vnni");
+        return has_avx512();
     }
     if (kernel == &kernel_avx2) {
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -42,6 +51,9 @@ static int runs_here(const struct kernel *kernel) {
 /* Fastest first. */
 static const struct kernel *const built[] = {
 #if defined(__x86_64__)
+#if HAS_AMX
+    &kernel_amx,
+#endif
     &kernel_avx512,
     &kernel_avx2,
 #elif defined(__aarch64__)
@@ -71,6 +83,6 @@ const struct kernel *kernel_named(const char *name) {
 }
 
 size_t operand_bytes(const struct product *p) {
-    const size_t n = (p->n_operand + LANES - 1) / LANES * LANES;
+    const size_t n = (p->n_operand + OPERAND_LINE - 1) / OPERAND_LINE * OPERAND_LINE;
     return p->form == FORM_INT8 ? n : p->form == FORM_INT8_HILO ? 2 * n : n * sizeof(float);
 }

@@ -11,21 +11,23 @@
 #define LANES_CALLED static __attribute__((noinline))
 #define LANES_DIVIDE 0
 #ifdef __clang__
-#define LANES_UNROLL _Pragma("unroll")
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define TILE_INT8 1
+#define TILE_INT8 2
 #define TILE_HILO 1
-#define TILE_FLOAT 1
-#define TILE_VECTORS_INT8 4
+#define TILE_FLOAT 6
+#define TILE_VECTORS_INT8 2
 #define TILE_VECTORS_HILO 2
 #define ROW_INT8 4
 #define ROW_HILO 2
 #define ROW_FLOAT 1
 #define TILE_VECTORS_FLOAT 1
 #define PARTS_INT8 1
-#define MAX_TILE 1
+#define GATE_CHAINS 2 /* of sixteen lanes, that are computed in turns */
+#define ROW_GROUPS 1
+#define MAX_TILE 6
 #define OPERAND_OFFSET 0
 
 typedef struct {
@@ -78,6 +80,19 @@ LANES_INLINE F f_clip_number(F x, float low, float high) {
 LANES_INLINE F f_number_within(F x, F bound) {
     return f_min(f_max(x, f_sub(f_set(0.0f), bound)), bound);
 }
+LANES_INLINE F f_load_four(const float *p) {
+    const __m256 four = _mm256_broadcast_ps((const __m128 *)(const void *)p);
+    return f_both(four, four);
+}
+LANES_INLINE __m256 sums_of_two(F x, F y) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(x.a, x.b), _mm256_hadd_ps(y.a, y.b));
+    return _mm256_permutevar8x32_ps(sums, order);
+}
+/* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of x[i]. */
+LANES_INLINE F f_sums_of_four(const F *x) {
+    return f_both(sums_of_two(x[0], x[1]), sums_of_two(x[2], x[3]));
+}
 LANES_INLINE F f_relu(F x) { return f_max(f_set(0.0f), x); }
 LANES_INLINE F f_of_bits(__m256i a, __m256i b) {
     return f_both(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
@@ -118,6 +133,8 @@ LANES_INLINE I i_load(const int32_t *p) {
 LANES_INLINE I i_add(I x, I y) {
     return i_both(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b));
 }
+LANES_INLINE I i_zero_apart(void) { return i_apart(i_zero()); }
+LANES_INLINE F f_zero_apart(void) { return f_apart(f_set(0.0f)); }
 LANES_INLINE F f_of_int(I x) { return f_both(_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)); }
 LANES_INLINE void f_store_int8(uint8_t *p, F x) {
     const __m256i words =

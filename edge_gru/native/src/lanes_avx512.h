@@ -10,22 +10,24 @@
 #define LANES_INLINE static inline __attribute__((always_inline))
 #define LANES_CALLED static __attribute__((noinline))
 #define LANES_DIVIDE 0
-#ifdef __clang__
-#define LANES_UNROLL _Pragma("unroll")
+#ifdef __clang__ /* full: early enough for arrays to become registers */
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define TILE_INT8 4
-#define TILE_HILO 2
-#define TILE_FLOAT 2
-#define TILE_VECTORS_INT8 4
-#define TILE_VECTORS_HILO 4
+#define TILE_INT8 8
+#define TILE_HILO 4
+#define TILE_FLOAT 8
+#define TILE_VECTORS_INT8 3
+#define TILE_VECTORS_HILO 3
 #define ROW_INT8 8
 #define ROW_HILO 8
 #define ROW_FLOAT 4
 #define TILE_VECTORS_FLOAT 3
 #define PARTS_INT8 2
-#define MAX_TILE 4
+#define GATE_CHAINS 8 /* of sixteen lanes, that are computed in turns */
+#define ROW_GROUPS 2 /* of a row's product that share each operand */
+#define MAX_TILE 8
 #define OPERAND_OFFSET 128 /* VNNI takes the operand unsigned: each row is corrected for it */
 
 typedef __m512 F;
@@ -51,6 +53,20 @@ LANES_INLINE F f_number_within(F a, F bound) {
     const F low = _mm512_sub_ps(_mm512_setzero_ps(), bound);
     return _mm512_min_ps(_mm512_max_ps(a, low), bound);
 }
+LANES_INLINE F f_load_four(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+/* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of a[i]. */
+LANES_INLINE F f_sums_of_four(const F *a) {
+    const __m512i columns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    F sums[4];
+    LANES_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const F pairs = _mm512_add_ps(a[i], _mm512_permute_ps(a[i], 0xb1));
+        sums[i] = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4e));
+    }
+    const F low = _mm512_mask_blend_ps(0x2222, sums[0], sums[1]);
+    const F high = _mm512_mask_blend_ps(0x8888, sums[2], sums[3]);
+    return _mm512_permutexvar_ps(columns, _mm512_mask_blend_ps(0xcccc, low, high));
+}
 LANES_INLINE F f_relu(F a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
 LANES_INLINE F f_bits_shifted_23(F a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
@@ -66,7 +82,17 @@ LANES_INLINE F f_rounded(F a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* Sums that begin alike are one value to GCC, which then copies each of them in every round. */
+/* Zeros that are no constant: GCC would keep one, and copy each sum that begins with it. */
+LANES_INLINE I i_zero_apart(void) {
+    I a;
+    __asm__ volatile("vpxord %0, %0, %0" : "=v"(a));
+    return a;
+}
+LANES_INLINE F f_zero_apart(void) {
+    F a;
+    __asm__ volatile("vpxord %0, %0, %0" : "=v"(a));
+    return a;
+}
 LANES_INLINE I i_apart(I a) {
     __asm__("" : "+v"(a));
     return a;
@@ -75,7 +101,6 @@ LANES_INLINE F f_apart(F a) {
     __asm__("" : "+v"(a));
     return a;
 }
-LANES_INLINE I i_zero(void) { return _mm512_setzero_si512(); }
 LANES_INLINE I i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 LANES_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 LANES_INLINE F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }

@@ -11,21 +11,23 @@
 #define LANES_CALLED static __attribute__((noinline))
 #define LANES_DIVIDE 0
 #ifdef __clang__
-#define LANES_UNROLL _Pragma("unroll")
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define TILE_INT8 2
-#define TILE_HILO 1
-#define TILE_FLOAT 1
-#define TILE_VECTORS_INT8 2
-#define TILE_VECTORS_HILO 2
+#define TILE_INT8 6
+#define TILE_HILO 3
+#define TILE_FLOAT 6
+#define TILE_VECTORS_INT8 1
+#define TILE_VECTORS_HILO 1
 #define ROW_INT8 4
 #define ROW_HILO 2
 #define ROW_FLOAT 1
 #define TILE_VECTORS_FLOAT 1
 #define PARTS_INT8 1
-#define MAX_TILE 2
+#define GATE_CHAINS 2 /* of sixteen lanes, that are computed in turns */
+#define ROW_GROUPS 1
+#define MAX_TILE 6
 #define OPERAND_OFFSET 0
 
 typedef struct {
@@ -84,6 +86,18 @@ LANES_INLINE F f_number_within(F a, F bound) {
     EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], vnegq_f32(bound.q[i])), bound.q[i]);
     return a;
 }
+LANES_INLINE F f_load_four(const float *p) {
+    F r;
+    EACH_QUARTER r.q[i] = vld1q_f32(p);
+    return r;
+}
+/* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of a[i]. */
+LANES_INLINE F f_sums_of_four(const F *a) {
+    F r;
+    EACH_QUARTER r.q[i] =
+        vpaddq_f32(vpaddq_f32(a[i].q[0], a[i].q[1]), vpaddq_f32(a[i].q[2], a[i].q[3]));
+    return r;
+}
 /* By comparison: the maximum of -0 and 0 is 0 here and -0 on x86. */
 LANES_INLINE F f_relu(F a) {
     const float32x4_t zero = vdupq_n_f32(0.0f);
@@ -132,6 +146,8 @@ LANES_INLINE I i_add(I a, I b) {
     EACH_QUARTER a.q[i] = vaddq_s32(a.q[i], b.q[i]);
     return a;
 }
+LANES_INLINE I i_zero_apart(void) { return i_apart(i_zero()); }
+LANES_INLINE F f_zero_apart(void) { return f_apart(f_set(0.0f)); }
 LANES_INLINE F f_of_int(I a) {
     F r;
     EACH_QUARTER r.q[i] = vcvtq_f32_s32(a.q[i]);

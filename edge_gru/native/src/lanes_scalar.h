@@ -21,6 +21,8 @@
 #define ROW_FLOAT 1
 #define TILE_VECTORS_FLOAT 1
 #define PARTS_INT8 1
+#define GATE_CHAINS 1 /* of sixteen lanes, that are computed in turns */
+#define ROW_GROUPS 1
 #define MAX_TILE 1
 #define OPERAND_OFFSET 0
 
@@ -87,6 +89,20 @@ LANES_INLINE F f_clip_number(F a, float low, float high) {
     }
     return a;
 }
+LANES_INLINE F f_load_four(const float *p) {
+    F r;
+    EACH_LANE r.v[i] = p[i % 4];
+    return r;
+}
+/* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of a[i]. */
+LANES_INLINE F f_sums_of_four(const F *a) {
+    F r;
+    EACH_LANE {
+        const float *four = a[i / 4].v + i % 4 * 4;
+        r.v[i] = (four[0] + four[1]) + (four[2] + four[3]);
+    }
+    return r;
+}
 LANES_INLINE F f_relu(F a) {
     EACH_LANE a.v[i] = 0.0f > a.v[i] ? 0.0f : a.v[i];
     return a;
@@ -145,6 +161,8 @@ LANES_INLINE I i_add(I a, I b) {
     EACH_LANE a.v[i] += b.v[i];
     return a;
 }
+LANES_INLINE I i_zero_apart(void) { return i_apart(i_zero()); }
+LANES_INLINE F f_zero_apart(void) { return f_apart(f_set(0.0f)); }
 LANES_INLINE F f_of_int(I a) {
     F r;
     EACH_LANE r.v[i] = (float)a.v[i];

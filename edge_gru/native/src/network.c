@@ -1,12 +1,13 @@
 #include "network.h"
 
 #include "float_mode.h"
+#include "order.h"
 #include "pack.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE_BYTES = 96 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
+enum { TILE_BYTES = 768 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
 
 static struct value *append_value(struct network *net, size_t width, size_t *id) {
     struct value *values = realloc(net->values, (net->n_values + 1) * sizeof *values);
@@ -74,6 +75,13 @@ struct instruction *network_add_instruction(struct network *net) {
     return &all[net->n_instructions++];
 }
 
+/* Steps of one stream in place of streams. */
+static const int32_t in_order[MAX_ROWS] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
+};
+
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Strides of the workspace that the widest instruction needs. */
@@ -86,6 +94,7 @@ static void size_workspace(struct network *net) {
                                             &cell->projection};
         for (size_t p = 0; p < sizeof products / sizeof products[0]; p++) {
             room->operand_stride = larger(room->operand_stride, operand_bytes(products[p]));
+            net->has_matrices |= products[p]->in_matrix;
         }
         room->gates_stride = larger(room->gates_stride, cell->n_gates * cell->n_blocks * LANES);
         room->spare_stride = larger(room->spare_stride, cell->n_blocks * LANES);
@@ -101,14 +110,16 @@ static int take_workspace(struct network *net) {
         (room->gates_stride + room->spare_stride + net->scratch_stride) * sizeof(float);
     size_t n = TILE_BYTES / (row_bytes + 1) / 4 * 4;
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
-    net->rows_at_once = n < net->n_streams ? n : net->n_streams;
-    n = net->rows_at_once;
-    room->operands = arena_take(&net->arena, n, room->operand_stride);
+    net->rows_at_once = n;
+    room->operands = arena_take(&net->arena, round_up(n, 16), room->operand_stride);
+    room->x_operands = arena_take(&net->arena, 1, room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
     room->zeros = arena_take(&net->arena, round_up(net->widest, LANES), sizeof(float));
     net->scratch = arena_take(&net->arena, n * net->scratch_stride, sizeof(float));
-    return room->operands && room->gates && room->spare && room->zeros && net->scratch;
+    net->trace = arena_take(&net->arena, (n + 1) * net->state_stride, sizeof(float));
+    return room->operands && room->x_operands && room->gates && room->spare && room->zeros &&
+           net->scratch && net->trace;
 }
 
 static int take_states(struct network *net) {
@@ -132,6 +143,7 @@ static int take_states(struct network *net) {
 
 int network_seal(struct network *net, size_t output) {
     net->output = output;
+    net->runs_in_blocks = runs_in_blocks(net);
     net->is_sealed = take_states(net) && take_workspace(net);
     return net->is_sealed;
 }
@@ -168,8 +180,17 @@ static float *row_of(const struct network *net, size_t id, size_t row, int32_t s
 
 static void rows_of(const struct network *net, size_t id, size_t n_rows, const int32_t *streams,
                     float **rows) {
-    for (size_t r = 0; r < n_rows; r++) {
-        rows[r] = row_of(net, id, r, streams[r]);
+    const struct value *value = &net->values[id];
+    float *first = row_of(net, id, 0, 0);
+    if (value->space == SPACE_STATE) {
+        for (size_t r = 0; r < n_rows; r++) {
+            rows[r] = first + (size_t)streams[r] * net->state_stride;
+        }
+    } else {
+        const size_t stride = value->space == SPACE_CONSTANT ? 0 : net->scratch_stride;
+        for (size_t r = 0; r < n_rows; r++) {
+            rows[r] = first + r * stride;
+        }
     }
 }
 
@@ -187,11 +208,27 @@ static void run_operation(const struct network *net, const struct instruction *r
     }
 }
 
+static void run_cell(const struct network *net, const struct instruction *run, size_t n_rows,
+                     const int32_t *streams) {
+    float *x[MAX_ROWS];
+    float *h[MAX_ROWS + 1];
+    float *c[MAX_ROWS + 1];
+    rows_of(net, run->inputs[0], n_rows, streams, x);
+    rows_of(net, run->inputs[1], n_rows, streams, h + 1);
+    rows_of(net, run->inputs[run->n_inputs - 1], n_rows, streams, c + 1);
+    if (streams == in_order) {
+        h[0] = h[1] - net->state_stride;
+        c[0] = c[1] - net->state_stride;
+        net->kernel->run(&run->cell, &net->room, n_rows, (const float *const *)x, h, c);
+    } else {
+        net->kernel->step(&run->cell, &net->room, n_rows, (const float *const *)x, h + 1, c + 1);
+    }
+}
+
 static void run_instruction(const struct network *net, const struct instruction *run,
                             size_t n_rows, const int32_t *streams) {
     float *first[MAX_ROWS];
     float *second[MAX_ROWS];
-    float *third[MAX_ROWS];
     const size_t width = net->values[run->output].width;
     switch (run->kind) {
     case RUN_DENSE:
@@ -201,11 +238,7 @@ static void run_instruction(const struct network *net, const struct instruction 
                            run->bias, second);
         break;
     case RUN_CELL:
-        rows_of(net, run->inputs[0], n_rows, streams, first);
-        rows_of(net, run->inputs[1], n_rows, streams, second);
-        rows_of(net, run->inputs[run->n_inputs - 1], n_rows, streams, third);
-        net->kernel->step(&run->cell, &net->room, n_rows, (const float *const *)first, second,
-                          third);
+        run_cell(net, run, n_rows, streams);
         break;
     case RUN_SIGMOID:
     case RUN_TANH:
@@ -226,6 +259,7 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
                       float *y) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     const size_t n_out = net->values[net->output].width;
+    net->room.is_backward = n_rows == 1 && !net->room.is_backward;
     for (size_t r = 0; r < n_rows; r++) {
         memcpy(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in * sizeof *x);
     }
@@ -237,22 +271,59 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
     }
 }
 
+static int enter(const struct network *net, size_t n_rows) {
+    const int is_in_matrix = n_rows > 1 && net->has_matrices;
+    if (is_in_matrix) {
+        net->kernel->enter_matrix();
+    }
+    return is_in_matrix;
+}
+
+static void leave(const struct network *net, int is_in_matrix) {
+    if (is_in_matrix) {
+        net->kernel->leave_matrix();
+    }
+}
+
 void network_step(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                   float *y) {
     const struct float_mode mode = float_mode_enter();
+    const int is_in_matrix = enter(net, n_rows);
     for (size_t r = 0; r < n_rows; r += net->rows_at_once) {
         const size_t n = n_rows - r < net->rows_at_once ? n_rows - r : net->rows_at_once;
         step_tile(net, n, streams + r, x + r * net->values[INPUT_VALUE].width,
                   y + r * net->values[net->output].width);
     }
+    leave(net, is_in_matrix);
     float_mode_leave(mode);
+}
+
+/* At most rows_at_once steps of a stream: instruction by instruction, a row a step. */
+static void run_block(struct network *net, size_t n_steps, int32_t stream, const float *x,
+                      float *y) {
+    float *state = net->states + (size_t)stream * net->state_stride;
+    const size_t n_bytes = net->state_stride * sizeof *state;
+    struct network steps = *net;
+    steps.states = net->trace + net->state_stride;
+    memcpy(net->trace, state, n_bytes);
+    step_tile(&steps, n_steps, in_order, x, y);
+    memcpy(state, net->trace + n_steps * net->state_stride, n_bytes);
 }
 
 void network_run(struct network *net, size_t n_steps, int32_t stream, const float *x, float *y) {
     const struct float_mode mode = float_mode_enter();
-    for (size_t t = 0; t < n_steps; t++) {
-        step_tile(net, 1, &stream, x + t * net->values[INPUT_VALUE].width,
-                  y + t * net->values[net->output].width);
+    const size_t n_block = net->runs_in_blocks ? net->rows_at_once : 1;
+    const int is_in_matrix = enter(net, n_block);
+    for (size_t t = 0; t < n_steps; t += n_block) {
+        const size_t n = n_steps - t < n_block ? n_steps - t : n_block;
+        const float *samples = x + t * net->values[INPUT_VALUE].width;
+        float *outputs = y + t * net->values[net->output].width;
+        if (n > 1) {
+            run_block(net, n, stream, samples, outputs);
+        } else {
+            step_tile(net, 1, &stream, samples, outputs);
+        }
     }
+    leave(net, is_in_matrix);
     float_mode_leave(mode);
 }

@@ -50,7 +50,10 @@ struct network {
     float *scratch; /* [row][scratch_stride] */
     size_t scratch_stride;
     size_t rows_at_once;
+    float *trace;       /* [step][state_stride]: the states of a stream, before each step and after */
+    int runs_in_blocks; /* whether a sequence can go through the list instruction by instruction */
     struct workspace room;
+    int has_matrices;
     size_t widest; /* value */
     int is_sealed;
 };

@@ -3,7 +3,16 @@
 #define EDGE_GRU_OPERANDS_H
 
 #include "grid.h"
+#include "matrix.h"
 #include "sums.h"
+
+/* Zeros in a line after the operands that there are, for kernels that read whole lines. */
+LANES_INLINE void end_line(const struct product *p, uint8_t *out) {
+    const unsigned n_last = (unsigned)(4 * p->n_steps % OPERAND_LINE);
+    if (uses_matrix(p) && n_last) {
+        line_clear(out + 4 * p->n_steps - n_last, n_last);
+    }
+}
 
 LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float *in,
                                uint8_t *out) {
@@ -21,6 +30,10 @@ LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float
             f_store_int8(out + low_offset(p) + k, grid_steps(rest, grid));
         }
     }
+    end_line(p, out);
+    if (is_hilo) {
+        end_line(p, out + low_offset(p));
+    }
 }
 
 LANES_INLINE void prepare_float(const struct product *p, int is_half, const float *in,
@@ -32,25 +45,35 @@ LANES_INLINE void prepare_float(const struct product *p, int is_half, const floa
         }
         f_store(out + k, is_half ? f_half(v) : v);
     }
+    for (size_t k = p->n_operand; p->narrow && k % 4; k++) {
+        out[k] = 0.0f;
+    }
 }
 
-/* Bring rows into the form that the product reads. */
+/* Bring a row into the form that the product reads. */
+static void prepare_row(const struct product *p, const float *in, uint8_t *out) {
+    switch (p->form) {
+    case FORM_INT8:
+        prepare_int8(p, 0, in, out);
+        break;
+    case FORM_INT8_HILO:
+        prepare_int8(p, 1, in, out);
+        break;
+    default:
+        prepare_float(p, p->form == FORM_FP16, in, (float *)(void *)out);
+        break;
+    }
+}
+
 static void prepare(const struct product *p, const struct workspace *room, size_t n_rows,
                     const float *const *in, const uint8_t **operands) {
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *out = room->operands + r * room->operand_stride;
         operands[r] = out;
-        switch (p->form) {
-        case FORM_INT8:
-            prepare_int8(p, 0, in[r], out);
-            break;
-        case FORM_INT8_HILO:
-            prepare_int8(p, 1, in[r], out);
-            break;
-        default:
-            prepare_float(p, p->form == FORM_FP16, in[r], (float *)(void *)out);
-            break;
+        if (n_rows > 1) {
+            stay_awake(p, r);
         }
+        prepare_row(p, in[r], out);
     }
 }
 

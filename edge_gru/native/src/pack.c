@@ -37,12 +37,32 @@ static int32_t pack_int8_row(const struct matrix *matrix, size_t row, size_t n_g
     return sum;
 }
 
-static int take_product(struct arena *arena, const struct matrix *matrix, struct product *p) {
+/* Rows of few outputs, so that four steps of k of four rows fill a vector. */
+static float *pack_narrow(struct arena *arena, const struct matrix *matrix) {
+    const size_t n_rows = round_up(matrix->n_units, 4);
+    const size_t n_steps = round_up(matrix->n_operand, 4);
+    float *packed = arena_take(arena, n_rows * n_steps, sizeof *packed);
+    for (size_t i = 0; packed && i < n_rows * n_steps; i++) {
+        const size_t row = i / 4 % n_rows;
+        const size_t k = i / (4 * n_rows) * 4 + i % 4;
+        const int is_weight = row < matrix->n_units && k < matrix->n_operand;
+        packed[i] = is_weight ? matrix->weights[row * matrix->n_operand + k] : -0.0f;
+    }
+    return packed;
+}
+
+static int take_product(struct arena *arena, const struct matrix *matrix, size_t n_spare,
+                        struct product *p) {
     const size_t n_rows = p->n_vectors * LANES;
     if (p->form == FORM_FP32 || p->form == FORM_FP16) {
+        const int is_narrow = matrix->n_gates == 1 && matrix->n_units <= LANES;
         p->weights = arena_take(arena, n_rows * p->n_steps, sizeof *p->weights);
+        p->narrow = is_narrow ? pack_narrow(arena, matrix) : NULL;
+        if (is_narrow && !p->narrow) {
+            return 0;
+        }
     } else {
-        p->weights_int8 = arena_take(arena, n_rows * p->n_steps, 4);
+        p->weights_int8 = arena_take(arena, n_rows * p->n_steps + n_spare, 4);
         p->correction = arena_take(arena, n_rows, sizeof *p->correction);
         p->scale = pack_row_values(arena, matrix->scale, matrix->n_gates, matrix->n_units);
     }
@@ -63,10 +83,14 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
     memset(out, 0, sizeof *out);
     out->form = matrix->form;
     out->n_operand = matrix->n_operand;
+    out->n_rows = matrix->n_gates * matrix->n_units;
     out->n_vectors = matrix->n_gates * (round_up(matrix->n_units, LANES) / LANES);
+    out->n_group = n_group;
     out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
     out->operand_step = matrix->operand_step;
-    if (!take_product(arena, matrix, out)) {
+    out->in_matrix = !is_float && kernel->matrix_steps && out->n_steps >= kernel->matrix_steps;
+    const size_t n_spare = out->in_matrix ? kernel->matrix_steps * n_group * LANES : 0;
+    if (!take_product(arena, matrix, n_spare, out)) {
         return 0;
     }
     for (size_t i = 0; i < out->n_vectors * LANES; i++) {

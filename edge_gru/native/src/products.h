@@ -3,71 +3,96 @@
 #define EDGE_GRU_PRODUCTS_H
 
 #include "operands.h"
+#include "row_sums.h"
 #include "tiles.h"
 
-LANES_INLINE void dense_group(enum form form, const struct product *p, size_t first, int n_group,
-                              const uint8_t *const *operands, const float *add, float *out) {
+/* What the product of a row with one group, or with two, is added to. */
+struct addend {
+    const float *add;
+    size_t stride;         /* from group to group, in floats */
+    const float *add_last; /* to the last vector of each group instead, if not NULL */
+};
+
+/* out = addend + product of one row with the group that begins with `first`, and with the next. */
+typedef void Groups(const struct product *, size_t first, const uint8_t *const *operands,
+                    const struct addend *, float *out);
+
+LANES_INLINE void groups_of_row(enum form form, int n_group, int n_groups, const struct product *p,
+                                size_t first, const uint8_t *const *operands,
+                                const struct addend *to, float *out) {
     F result[DENSE_GROUP];
     LANES_UNROLL
-    for (int v = 0; v < n_group; v++) {
-        result[v] = f_load(add + (first + (size_t)v) * LANES);
+    for (int i = 0; i < n_groups * n_group; i++) {
+        const size_t group = (size_t)(i / n_group);
+        const int is_other = to->add_last && i % n_group == n_group - 1;
+        result[i] = f_load(is_other ? to->add_last + group * LANES
+                                    : to->add + group * to->stride + i % n_group * LANES);
     }
-    add_row(form, p, first, n_group, operands, result);
+    add_row(form, p, first, n_group, n_groups, operands, result);
     LANES_UNROLL
-    for (int v = 0; v < n_group; v++) {
-        f_store(out + (first + (size_t)v) * LANES, result[v]);
+    for (int i = 0; i < n_groups * n_group; i++) {
+        f_store(out + i * LANES, result[i]);
     }
 }
 
-LANES_INLINE void dense_row(enum form form, const struct product *p,
-                            const uint8_t *const *operands, const float *add, float *out) {
-    size_t first = 0;
-    for (; first + DENSE_GROUP <= p->n_vectors; first += DENSE_GROUP) {
-        dense_group(form, p, first, DENSE_GROUP, operands, add, out);
+#define DEFINE_GROUPS(name, form, n_group, n_groups)                                               \
+    LANES_CALLED void name(const struct product *p, size_t first, const uint8_t *const *operands,  \
+                           const struct addend *to, float *out) {                                  \
+        groups_of_row(form, n_group, n_groups, p, first, operands, to, out);                       \
     }
-    switch (p->n_vectors - first) {
-    case 1:
-        dense_group(form, p, first, 1, operands, add, out);
-        break;
-    case 2:
-        dense_group(form, p, first, 2, operands, add, out);
-        break;
-    case 3:
-        dense_group(form, p, first, 3, operands, add, out);
-        break;
-    case 4:
-        dense_group(form, p, first, 4, operands, add, out);
-        break;
-    case 5:
-        dense_group(form, p, first, 5, operands, add, out);
-        break;
-    case 6:
-        dense_group(form, p, first, 6, operands, add, out);
-        break;
-    case 7:
-        dense_group(form, p, first, 7, operands, add, out);
-        break;
-    default:
-        break;
-    }
+
+#define DEFINE_FORM(name, form)                                                                    \
+    DEFINE_GROUPS(name##_1, form, 1, 1)                                                            \
+    DEFINE_GROUPS(name##_2, form, 2, 1)                                                            \
+    DEFINE_GROUPS(name##_3, form, 3, 1)                                                            \
+    DEFINE_GROUPS(name##_4, form, 4, 1)                                                            \
+    DEFINE_GROUPS(name##_5, form, 5, 1)                                                            \
+    DEFINE_GROUPS(name##_6, form, 6, 1)                                                            \
+    DEFINE_GROUPS(name##_7, form, 7, 1)                                                            \
+    DEFINE_GROUPS(name##_8, form, 8, 1)                                                            \
+    DEFINE_GROUPS(name##_twice_1, form, 1, 2)                                                      \
+    DEFINE_GROUPS(name##_twice_2, form, 2, 2)                                                      \
+    DEFINE_GROUPS(name##_twice_3, form, 3, 2)                                                      \
+    DEFINE_GROUPS(name##_twice_4, form, 4, 2)
+
+DEFINE_FORM(fp32_groups, FORM_FP32)
+DEFINE_FORM(fp16_groups, FORM_FP16)
+DEFINE_FORM(int8_groups, FORM_INT8)
+DEFINE_FORM(hilo_groups, FORM_INT8_HILO)
+
+#define ONE_GROUP(name)                                                                            \
+    {name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8}
+#define TWO_GROUPS(name) {name##_twice_1, name##_twice_2, name##_twice_3, name##_twice_4}
+
+static Groups *const one_group[N_FORMS][DENSE_GROUP] = {
+    ONE_GROUP(fp32_groups),
+    ONE_GROUP(fp16_groups),
+    ONE_GROUP(int8_groups),
+    ONE_GROUP(hilo_groups),
+};
+static Groups *const two_groups[N_FORMS][MAX_GATES] = {
+    TWO_GROUPS(fp32_groups),
+    TWO_GROUPS(fp16_groups),
+    TWO_GROUPS(int8_groups),
+    TWO_GROUPS(hilo_groups),
+};
+
+static Groups *groups_for(enum form form, size_t n_group, int n_groups) {
+    return n_groups == 2 ? two_groups[form][n_group - 1] : one_group[form][n_group - 1];
 }
 
 /* out = add + product, both in the order of packed rows. */
 static void add_product_row(const struct product *p, const uint8_t *const *operands,
                             const float *add, float *out) {
-    switch (p->form) {
-    case FORM_FP32:
-        dense_row(FORM_FP32, p, operands, add, out);
-        break;
-    case FORM_FP16:
-        dense_row(FORM_FP16, p, operands, add, out);
-        break;
-    case FORM_INT8:
-        dense_row(FORM_INT8, p, operands, add, out);
-        break;
-    default:
-        dense_row(FORM_INT8_HILO, p, operands, add, out);
-        break;
+    if (p->narrow) {
+        add_narrow(p, operands[0], add, out);
+        return;
+    }
+    for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
+        const size_t n_left = p->n_vectors - first;
+        const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
+        const struct addend to = {add + first * LANES, 0, NULL};
+        groups_for(p->form, n_group, 1)(p, first, operands, &to, out + first * LANES);
     }
 }
 
@@ -76,19 +101,18 @@ static void add_product(const struct product *p, const struct workspace *room, s
                         const float *const *in, const float *const *add, float *const *out) {
     const uint8_t *operands[MAX_ROWS];
     prepare(p, room, n_rows, in, operands);
-    const size_t tile = tile_rows(p->form);
-    const size_t n_tiled = tile > 1 && n_rows >= tile ? n_rows / tile * tile : 0;
-    for (size_t first = 0; n_tiled && first < p->n_vectors; first += DENSE_GROUP) {
-        const size_t n_left = p->n_vectors - first;
-        const size_t n_group = n_left < DENSE_GROUP ? n_left : DENSE_GROUP;
-        for (size_t r = 0; r < n_tiled; r += tile) {
-            const struct tile t = {{p, first, 0, n_group, operands + r},
-                                   add + r,
-                                   first * LANES,
-                                   NULL,
-                                   out + r,
-                                   first * LANES};
-            add_tile(&t);
+    const int is_narrow = p->narrow && p->n_rows <= LANES / 2; /* half of a tile would idle */
+    const size_t n_tiled = is_narrow ? 0 : tiled_rows(p, n_rows);
+    if (n_tiled) {
+        for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
+            const size_t n_left = p->n_vectors - first;
+            const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
+            const struct tiled t = {{p, first, 0, n_group, NULL}, n_tiled,
+                                    room->operands,               room->operand_stride,
+                                    add,                          first * LANES,
+                                    NULL,                         out,
+                                    first * LANES};
+            add_tiled(&t);
         }
     }
     for (size_t r = n_tiled; r < n_rows; r++) {

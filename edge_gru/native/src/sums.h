@@ -1,10 +1,4 @@
-/*
- * Sums of products of rows with a packed matrix, on any set of lanes.
- *
- * For one row everything is inlined, so that a cell's gates find its sums in registers. The sums
- * of a tile of rows are functions of their own that are called: around them a compiler would give
- * registers to other things and spill the sums in the innermost loop.
- */
+/* Sums of products of rows with a packed matrix, on any set of lanes. */
 #ifndef EDGE_GRU_SUMS_H
 #define EDGE_GRU_SUMS_H
 
@@ -25,20 +19,17 @@ struct part {
 
 /* Bytes from the int8 numbers hi of a row to its lo. */
 LANES_INLINE size_t low_offset(const struct product *p) {
-    return (p->n_operand + LANES - 1) / LANES * LANES;
+    return (p->n_operand + OPERAND_LINE - 1) / OPERAND_LINE * OPERAND_LINE;
+}
+
+/* What the integer sums of a vector begin with. */
+LANES_INLINE I sum_begun(const struct product *p, size_t vector) {
+    return OPERAND_OFFSET ? i_apart(i_load(p->correction + vector * LANES)) : i_zero_apart();
 }
 
 LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands, size_t at,
                            int n_rows, int n_vectors, I *sums) {
     Weights w[DENSE_GROUP];
-    if (n_rows == 1) {
-        const Operand operand = operand_load(operands[0] + 4 * at);
-        LANES_UNROLL
-        for (int v = 0; v < n_vectors; v++) {
-            sums[v] = i_dot_once(sums[v], operand, weights + v * 4 * LANES);
-        }
-        return;
-    }
     LANES_UNROLL
     for (int v = 0; v < n_vectors; v++) {
         w[v] = weights_load(weights + v * 4 * LANES);
@@ -56,70 +47,19 @@ LANES_INLINE void dot_step(const int8_t *weights, const uint8_t *const *operands
 /* Integer sums of n_rows operands; they are exact, so their order is free. */
 LANES_INLINE void sum_int8(const struct part *s, const uint8_t *const *operands, int n_rows,
                            int n_vectors, I *sums) {
-    const int n_parts = n_rows * n_vectors > 4 ? 1 : PARTS_INT8; /* few sums wait for themselves */
     const size_t n_steps = s->p->n_steps;
     const size_t stride = s->n_group * 4 * LANES;
     const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
-    I part[PARTS_INT8][2 * MAX_TILE * DENSE_GROUP];
+    LANES_UNROLL
+    for (int i = 0; i < n_rows * n_vectors; i++) {
+        const size_t vector = s->first + s->vector + (size_t)(i % n_vectors);
+        sums[i] = sum_begun(s->p, vector);
+    }
     size_t k = 0;
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        LANES_UNROLL
-        for (int c = 0; c < n_parts; c++) {
-            part[c][i] = i_apart(i_zero());
-        }
-        if (OPERAND_OFFSET) {
-            const size_t vector = s->first + s->vector + (size_t)(i % n_vectors);
-            part[0][i] = i_apart(i_load(s->p->correction + vector * LANES));
-        }
-    }
-    if (n_steps >= (size_t)n_parts) { /* a loop that may run no times costs a copy of every sum */
-        do {
-            LANES_UNROLL
-            for (int c = 0; c < n_parts; c++) {
-                dot_step(weights, operands, k + (size_t)c, n_rows, n_vectors, part[c]);
-                weights += stride;
-            }
-            k += (size_t)n_parts;
-        } while (k + (size_t)n_parts <= n_steps);
-    }
-    for (; n_parts > 1 && k < n_steps; k++) {
-        dot_step(weights, operands, k, n_rows, n_vectors, part[0]);
+    do { /* a loop that may run no times costs a copy of every sum */
+        dot_step(weights, operands, k, n_rows, n_vectors, sums);
         weights += stride;
-    }
-    LANES_UNROLL
-    for (int i = 0; i < n_rows * n_vectors; i++) {
-        sums[i] = part[0][i];
-        LANES_UNROLL
-        for (int c = 1; c < n_parts; c++) {
-            sums[i] = i_add(sums[i], part[c][i]);
-        }
-    }
-}
-
-LANES_INLINE void add_int8(enum form form, const struct part *s, int n_rows, int n_vectors,
-                           F *result) {
-    const int n_parts = form == FORM_INT8_HILO ? 2 : 1; /* rows of hi, then rows of lo */
-    const int n_sums = n_rows * n_vectors;
-    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
-    const uint8_t *operands[2 * MAX_TILE];
-    I sums[2 * MAX_TILE * DENSE_GROUP];
-    LANES_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        operands[r] = s->operands[r];
-        if (n_parts == 2) {
-            operands[n_rows + r] = s->operands[r] + low_offset(s->p);
-        }
-    }
-    sum_int8(s, operands, n_parts * n_rows, n_vectors, sums);
-    LANES_UNROLL
-    for (int i = 0; i < n_sums; i++) {
-        F sum = f_of_int(sums[i]);
-        if (n_parts == 2) {
-            sum = f_fma(f_of_int(sums[n_sums + i]), f_set(1.0f / HILO_STEPS), sum);
-        }
-        result[i] = f_fma(sum, f_load(scale + i % n_vectors * LANES), result[i]);
-    }
+    } while (++k < n_steps);
 }
 
 LANES_INLINE void float_step(const float *weights, const uint8_t *const *operands, size_t k,
@@ -150,7 +90,7 @@ LANES_INLINE void add_float(enum form form, const struct part *s, int n_rows, in
     for (int i = 0; i < n_rows * n_vectors; i++) {
         LANES_UNROLL
         for (int c = 0; c < N_CHAINS; c++) {
-            chain[c][i] = f_apart(f_set(0.0f));
+            chain[c][i] = f_zero_apart();
         }
     }
     if (n_steps >= N_CHAINS) {
@@ -174,34 +114,6 @@ LANES_INLINE void add_float(enum form form, const struct part *s, int n_rows, in
     for (int i = 0; i < n_rows * n_vectors; i++) {
         const F sum = f_add(f_add(chain[0][i], chain[1][i]), f_add(chain[2][i], chain[3][i]));
         result[i] = f_add(result[i], form == FORM_FP16 ? f_half(sum) : sum);
-    }
-}
-
-/*
- * result[row][vector] += product. Counts are constants where this is called: everything unrolls
- * into registers.
- */
-LANES_INLINE void add_part(enum form form, const struct part *s, int n_rows, int n_vectors,
-                           F *result) {
-    if (form == FORM_FP32 || form == FORM_FP16) {
-        add_float(form, s, n_rows, n_vectors, result);
-    } else {
-        add_int8(form, s, n_rows, n_vectors, result);
-    }
-}
-
-LANES_INLINE int row_vectors(enum form form) {
-    return form == FORM_INT8 ? ROW_INT8 : form == FORM_INT8_HILO ? ROW_HILO : ROW_FLOAT;
-}
-
-/* result[vector] += product of one row with a whole group, as many vectors at once as fit. */
-LANES_INLINE void add_row(enum form form, const struct product *p, size_t first, int n_group,
-                          const uint8_t *const *operands, F *result) {
-    const int most = row_vectors(form);
-    LANES_UNROLL
-    for (int v = 0; v < n_group; v += most) {
-        const struct part part = {p, first, (size_t)v, (size_t)n_group, operands};
-        add_part(form, &part, 1, n_group - v < most ? n_group - v : most, result + v);
     }
 }
 

@@ -256,12 +256,16 @@ def test_state_that_is_read_after_its_cell_is_the_old_one(
         definition = ReferenceEngine(source, n_streams=1, precision="fp32")
         for x in samples_of(engine, 20):
             np.testing.assert_allclose(engine.step(x), definition.step(x), atol=1e-6)
+        x = samples_of(engine, 20, seed=1)
+        np.testing.assert_allclose(
+            engine.run_sequence(x), [definition.step(sample) for sample in x], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("kernel", _native.KERNELS)
 @pytest.mark.parametrize("kind", [kind for kind in CELLS if kind != "LSTM_PROJECTED"])
 def test_cell_of_several_vectors_follows_its_definition(kind: str, kernel: str) -> None:
-    source = source_of(random_weights(kind, n_in=5, n_hidden=40, n_layers=2), "fp32")
+    source = source_of(random_weights(kind, n_in=5, n_hidden=100, n_layers=2), "fp32")
     definition = ReferenceEngine(source, n_streams=1, precision="fp32")
     with open_native(source, "fp32", kernel=kernel) as engine:
         for x in samples_of(engine, 50):
@@ -285,6 +289,51 @@ def test_cell_of_no_round_width_passes_its_golden_vectors(
             engine.step_batch(x[k : k + 1], np.array([k])) for k in range(70) for _ in range(3)
         ]
         np.testing.assert_array_equal(together, np.concatenate(alone[2::3]))
+
+
+@pytest.mark.parametrize("kernel", _native.KERNELS)
+@pytest.mark.parametrize("recipe", ["fp32", "int8", "rec-hilo"])
+def test_any_number_of_rows_is_as_many_single_steps(recipe: str, kernel: str) -> None:
+    """Whole tiles, parts of one, and more rows than go at once; streams in any order."""
+    source = source_of(random_weights("GRU", n_in=65, n_hidden=70, n_layers=1), recipe)
+    rng = np.random.default_rng(5)
+    with (
+        open_native(source, n_streams=140, kernel=kernel) as engine,
+        open_native(source, n_streams=140, kernel="scalar") as alone,
+    ):
+        for n in (*range(1, 41), 63, 64, 65, 129):
+            x = rng.normal(size=(n, engine.n_in)).astype(np.float32)
+            streams = rng.permutation(140)[:n].astype(np.int32)
+            expected = [alone.step_batch(x[k : k + 1], streams[k : k + 1])[0] for k in range(n)]
+            np.testing.assert_array_equal(engine.step_batch(x, streams), expected)
+        assert states_of(engine) == states_of(alone)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "rec-hilo", "fp32"])
+def test_every_width_gives_the_same_bits_on_every_kernel(recipe: str) -> None:
+    for n_hidden in range(1, 71):
+        weights = random_weights("GRU", n_in=71 - n_hidden, n_hidden=n_hidden, n_layers=1)
+        source = source_of(weights, recipe)
+        seen = set()
+        for kernel in _native.KERNELS:
+            with open_native(source, n_streams=21, kernel=kernel) as engine:
+                x = samples_of(engine, 42).reshape(2, 21, -1)
+                seen.add((*(engine.step_batch(rows).tobytes() for rows in x), states_of(engine)))
+        assert len(seen) == 1, n_hidden
+
+
+@pytest.mark.parametrize("kernel", _native.KERNELS)
+@pytest.mark.parametrize("kind", CELLS)
+def test_sequence_is_its_steps_at_the_edges_of_blocks(
+    kind: str, kernel: str, make_bundle: Callable[..., Bundle]
+) -> None:
+    source = make_bundle(kind, recipe="int8", n_hidden=37).source
+    with open_native(source, kernel=kernel) as engine, open_native(source, kernel=kernel) as alone:
+        for n in (1, 2, 3, 63, 64, 65, 127, 128, 130):
+            x = samples_of(engine, n, seed=n)
+            got = engine.run_sequence(x)
+            np.testing.assert_array_equal(got, [alone.step(sample) for sample in x])
+            assert states_of(engine) == states_of(alone)
 
 
 @pytest.mark.parametrize("kernel", _native.KERNELS)
@@ -329,6 +378,25 @@ def test_engines_in_threads_do_not_meet(bundle: Bundle) -> None:
         thread.join()
     expected: list[bytes] = []
     run(open_native(bundle.source), expected)
+    assert results == [expected] * 4
+
+
+def test_batches_in_threads_do_not_meet() -> None:
+    source = source_of(random_weights("GRU", n_in=65, n_hidden=70, n_layers=1), "int8")
+
+    def run(out: list[bytes]) -> None:
+        with open_native(source, n_streams=64) as engine:
+            x = samples_of(engine, 64 * 50).reshape(50, 64, -1)
+            out.extend(engine.step_batch(rows).tobytes() for rows in x)
+
+    results: list[list[bytes]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=run, args=(out,)) for out in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected: list[bytes] = []
+    run(expected)
     assert results == [expected] * 4
 
 

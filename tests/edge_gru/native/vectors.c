@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_STREAMS = 7, N_OUT = 5 };
+enum { N_STREAMS = 75, N_OUT = 5, MAX_IN = 96 };
 
 static int n_allocations;
 
@@ -119,7 +119,8 @@ static size_t add_cell(struct network *net, enum cell_kind kind, int is_projecte
     cell->n_hidden = n_hidden;
     cell->n_blocks = round_up(n_hidden, LANES) / LANES;
     cell->n_gates = n_gates_of[kind];
-    cell->x = random_product(net, x_form, cell->n_gates, n_hidden, n_in, DENSE_GROUP);
+    cell->x = random_product(net, x_form, cell->n_gates, n_hidden, n_in,
+                             is_plain ? DENSE_GROUP : cell->n_gates);
     cell->h = random_product(net, h_form, h_gates, n_hidden, n_h, is_plain ? DENSE_GROUP : h_gates);
     cell->h_candidate = random_product(net, h_form, 1, n_hidden, n_h, 1);
     cell->has_projection = is_projected;
@@ -146,13 +147,45 @@ static void add_head(struct network *net, enum form form, size_t x) {
     run->bias = random_rows(net, 1, N_OUT);
 }
 
-/* Alternate batches of some streams with steps of one, as an engine may. */
+/* A short sequence, and one of more than a block: to the last bit what steps make of it. */
+static uint64_t run_sequences(struct network *net, size_t n_in, uint64_t hash) {
+    static float x[N_STREAMS * MAX_IN], y[N_STREAMS * N_OUT], expected[N_STREAMS * N_OUT];
+    for (size_t n = 2; n <= N_STREAMS; n += 63) {
+        const int32_t runs = (int32_t)(n % N_STREAMS), steps = (runs + 1) % N_STREAMS;
+        const size_t n_bytes = net->state_stride * sizeof *net->states;
+        for (size_t i = 0; i < n * n_in; i++) {
+            x[i] = 2.0f * next_float();
+        }
+        memcpy(net->states + (size_t)steps * net->state_stride,
+               net->states + (size_t)runs * net->state_stride, n_bytes);
+        network_run(net, n, runs, x, y);
+        for (size_t t = 0; t < n; t++) {
+            network_step(net, 1, &steps, x + t * n_in, expected + t * N_OUT);
+        }
+        if (memcmp(y, expected, n * N_OUT * sizeof *y) != 0 ||
+            memcmp(net->states + (size_t)steps * net->state_stride,
+                   net->states + (size_t)runs * net->state_stride, n_bytes) != 0) {
+            fprintf(stderr, "a sequence of %zu is not its steps\n", n);
+            exit(1);
+        }
+        hash = hash_of(hash, y, n * N_OUT * sizeof *y);
+    }
+    return hash;
+}
+
+/*
+ * Alternate batches of some streams with steps of one, as an engine may: of every number from one
+ * to more than are taken at once, in any order.
+ */
 static uint64_t run(struct network *net, size_t n_in, size_t n_steps) {
     uint64_t hash = 0xcbf29ce484222325u;
-    float x[N_STREAMS * 64], y[N_STREAMS * N_OUT];
+    float x[N_STREAMS * MAX_IN], y[N_STREAMS * N_OUT];
     for (size_t t = 0; t < n_steps; t++) {
-        const int32_t streams[N_STREAMS] = {3, 0, 6, 1, 5, 2, 4};
-        const size_t n = t % 4 == 0 ? N_STREAMS : 1;
+        const size_t n = t % 8 == 0 ? 1 + (t / 8 * 17 + N_STREAMS - 1) % N_STREAMS : 1;
+        int32_t streams[N_STREAMS];
+        for (size_t i = 0; i < N_STREAMS; i++) { /* 31 has no divisor in common with 75 */
+            streams[i] = (int32_t)((i * 31 + t) % N_STREAMS);
+        }
         for (size_t i = 0; i < n * n_in; i++) {
             x[i] = 2.0f * next_float();
         }
@@ -170,6 +203,7 @@ static uint64_t run(struct network *net, size_t n_in, size_t n_steps) {
         }
         hash = hash_of(hash, y, n * N_OUT * sizeof *y);
     }
+    hash = run_sequences(net, n_in, hash);
     return hash_of(hash, net->states, N_STREAMS * net->state_stride * sizeof *net->states);
 }
 
@@ -203,6 +237,8 @@ int main(int n_args, char **args) {
             for (int h_form = 0; h_form < N_FORMS; h_form++) {
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 5, 11, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 18, 50, n_steps);
+                run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 9, 100, n_steps);
+                run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 67, 83, n_steps / 4);
             }
         }
     }

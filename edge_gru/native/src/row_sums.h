@@ -1,0 +1,163 @@
+/*
+ * Sums of products of one row with a packed matrix, on any set of lanes. They are bound by the
+ * weights that they read: two groups of vectors that share each operand are taken at once, where
+ * there are registers for it.
+ */
+#ifndef EDGE_GRU_ROW_SUMS_H
+#define EDGE_GRU_ROW_SUMS_H
+
+#include "sums.h"
+
+/* Vectors of groups of n_group, from `vector` of the first group on; constants once inlined. */
+struct row_part {
+    const struct product *p;
+    size_t first; /* vector of the first group */
+    int n_group;
+    int vector;
+    int n_vectors;
+    int n_rows; /* of operands: those of int8-hilo are two */
+};
+
+/* One step of k: every weight is read once. */
+LANES_INLINE void row_step(const struct row_part *s, const int8_t *weights, size_t group_bytes,
+                           const uint8_t *const *operands, size_t at, I *sums) {
+    Operand operand[2];
+    LANES_UNROLL
+    for (int r = 0; r < s->n_rows; r++) {
+        operand[r] = operand_load(operands[r] + 4 * at);
+    }
+    LANES_UNROLL
+    for (int v = 0; v < s->n_vectors; v++) {
+        const size_t group = (size_t)((s->vector + v) / s->n_group);
+        const int8_t *w = weights + group * group_bytes + (s->vector + v) % s->n_group * 4 * LANES;
+        if (s->n_rows == 1) {
+            sums[v] = i_dot_once(sums[v], operand[0], w);
+        } else {
+            const Weights both = weights_load(w);
+            sums[v] = i_dot(sums[v], operand[0], both);
+            sums[s->n_vectors + v] = i_dot(sums[s->n_vectors + v], operand[1], both);
+        }
+    }
+}
+
+LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operands, I *sums) {
+    const int n_sums = s->n_rows * s->n_vectors;
+    const int n_parts = n_sums > 4 ? 1 : PARTS_INT8; /* few sums would wait for themselves */
+    const size_t n_steps = s->p->n_steps;
+    const size_t stride = (size_t)s->n_group * 4 * LANES;
+    const int8_t *weights = s->p->weights_int8 + s->first * n_steps * 4 * LANES;
+    I part[PARTS_INT8][2 * DENSE_GROUP];
+    size_t k = 0;
+    LANES_UNROLL
+    for (int i = 0; i < n_sums; i++) {
+        const size_t vector = s->first + (size_t)(s->vector + i % s->n_vectors);
+        part[0][i] = sum_begun(s->p, vector);
+        LANES_UNROLL
+        for (int c = 1; c < n_parts; c++) {
+            part[c][i] = i_zero_apart();
+        }
+    }
+    if (n_steps >= (size_t)n_parts) { /* a loop that may run no times costs a copy of every sum */
+        do {
+            LANES_UNROLL
+            for (int c = 0; c < n_parts; c++) {
+                row_step(s, weights, n_steps * stride, operands, k + (size_t)c, part[c]);
+                weights += stride;
+            }
+            k += (size_t)n_parts;
+        } while (k + (size_t)n_parts <= n_steps);
+    }
+    for (; n_parts > 1 && k < n_steps; k++) {
+        row_step(s, weights, n_steps * stride, operands, k, part[0]);
+        weights += stride;
+    }
+    LANES_UNROLL
+    for (int i = 0; i < n_sums; i++) {
+        sums[i] = part[0][i];
+        LANES_UNROLL
+        for (int c = 1; c < n_parts; c++) {
+            sums[i] = i_add(sums[i], part[c][i]);
+        }
+    }
+}
+
+LANES_INLINE void add_row_int8(const struct row_part *s, const uint8_t *operand, F *result) {
+    const float *scale = s->p->scale + (s->first + (size_t)s->vector) * LANES;
+    const uint8_t *operands[] = {operand, operand + low_offset(s->p)};
+    I sums[2 * DENSE_GROUP];
+    sum_row(s, operands, sums);
+    LANES_UNROLL
+    for (int v = 0; v < s->n_vectors; v++) {
+        F sum = f_of_int(sums[v]);
+        if (s->n_rows == 2) {
+            sum = f_fma(f_of_int(sums[s->n_vectors + v]), f_set(1.0f / HILO_STEPS), sum);
+        }
+        result[v] = f_fma(sum, f_load(scale + v * LANES), result[v]);
+    }
+}
+
+LANES_INLINE void add_row_float(enum form form, const struct product *p, size_t first, int n_group,
+                                const uint8_t *const *operands, F *result) {
+    LANES_UNROLL
+    for (int v = 0; v < n_group; v += ROW_FLOAT) {
+        const struct part part = {p, first, (size_t)v, (size_t)n_group, operands};
+        add_float(form, &part, 1, n_group - v < ROW_FLOAT ? n_group - v : ROW_FLOAT, result + v);
+    }
+}
+
+/*
+ * sum = product of one row with at most n * 4 rows: their chains lie side by side, so that no lane
+ * is idle. What fills k up to a multiple of four adds -0, which changes nothing.
+ */
+LANES_INLINE F sum_narrow(const struct product *p, int n, const float *operand) {
+    const float *weights = p->narrow;
+    F chain[4];
+    LANES_UNROLL
+    for (int i = 0; i < 4; i++) {
+        chain[i] = f_set(0.0f);
+    }
+    for (size_t k = 0; k < p->n_operand; k += 4) {
+        const F four = f_load_four(operand + k);
+        LANES_UNROLL
+        for (int i = 0; i < n; i++) {
+            chain[i] = f_fma(four, f_load(weights + i * LANES), chain[i]);
+        }
+        weights += n * LANES;
+    }
+    return f_sums_of_four(chain);
+}
+
+/* out = add + product of one row with at most sixteen rows. */
+static void add_narrow(const struct product *p, const uint8_t *operand, const float *add,
+                       float *out) {
+    const float *row = (const float *)(const void *)operand;
+    const size_t n = (p->n_rows + 3) / 4;
+    const F sum = n == 1   ? sum_narrow(p, 1, row)
+                  : n == 2 ? sum_narrow(p, 2, row)
+                  : n == 3 ? sum_narrow(p, 3, row)
+                           : sum_narrow(p, 4, row);
+    f_store(out, f_add(f_load(add), p->form == FORM_FP16 ? f_half(sum) : sum));
+}
+
+/* result[vector] += product of one row with whole groups, as many vectors at once as fit. */
+LANES_INLINE void add_row(enum form form, const struct product *p, size_t first, int n_group,
+                          int n_groups, const uint8_t *const *operands, F *result) {
+    const int is_hilo = form == FORM_INT8_HILO;
+    const int most = is_hilo ? ROW_HILO : ROW_INT8;
+    const int n_all = n_group * n_groups;
+    if (form == FORM_FP32 || form == FORM_FP16) {
+        LANES_UNROLL
+        for (int v = 0; v < n_all; v += n_group) {
+            add_row_float(form, p, first + (size_t)v, n_group, operands, result + v);
+        }
+        return;
+    }
+    LANES_UNROLL
+    for (int v = 0; v < n_all; v += most) {
+        const int n = n_all - v < most ? n_all - v : most;
+        const struct row_part part = {p, first, n_group, v, n, is_hilo ? 2 : 1};
+        add_row_int8(&part, operands[0], result + v);
+    }
+}
+
+#endif
