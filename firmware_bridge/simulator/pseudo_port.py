@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import sys
 import termios
 import tty
+from collections.abc import Mapping
 from pathlib import Path
 
 from firmware_bridge.errors import PortError
@@ -89,13 +91,13 @@ class PseudoPort:
     def sleep(self, wake_fd: int, timeout_s: float, *, is_writing: bool) -> None:
         """Wait for a byte from the host or from ``wake_fd``, or for room to write."""
         if not self.is_plugged:
-            select.select([wake_fd], [], [], timeout_s)
+            _wait({wake_fd: select.POLLIN}, timeout_s)
         elif not self._has_host:
             # A pty that nobody has open polls as hung up and would never let anyone sleep.
-            select.select([wake_fd], [], [], _LOOK_FOR_HOST_S)
+            _wait({wake_fd: select.POLLIN}, _LOOK_FOR_HOST_S)
         else:
-            writing = [self._master] if is_writing else []
-            select.select([wake_fd, self._master], writing, [], timeout_s)
+            of_master = select.POLLIN | (select.POLLOUT if is_writing else 0)
+            _wait({wake_fd: select.POLLIN, self._master: of_master}, timeout_s)
 
     def look_for_host(self) -> bool:
         """Return whether somebody has opened the port since the last call."""
@@ -134,3 +136,11 @@ class PseudoPort:
         with contextlib.suppress(OSError):
             return os.write(self._master, outgoing)
         return 0
+
+
+def _wait(events: Mapping[int, int], timeout_s: float) -> None:
+    """Wait for one of these; unlike select, for descriptors of any number."""
+    poll = select.poll()
+    for descriptor, wanted in events.items():
+        poll.register(descriptor, wanted)
+    poll.poll(math.ceil(timeout_s * 1e3))

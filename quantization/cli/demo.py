@@ -22,6 +22,7 @@ from edge_gru.cli.tables import engine_table, new_console
 from edge_gru.engines.golden import sqnr_db
 from edge_gru.engines.measure import measure
 from edge_gru.engines.select import ready_engines
+from edge_gru.engines.table import ENGINES
 from edge_gru.manifest import Alert
 from edge_gru.service import RunConfig, Service, Summary, stop_on_signals
 from firmware_bridge.simulator import PumpScenario, PumpSource, SimulatedBoard
@@ -124,7 +125,8 @@ def _quantized(console: Console) -> Bundle:
 
 def _verified(console: Console, bundle: Bundle) -> list[str]:
     console.print("\n[bold]2  verify[/] the engines of this machine on the golden vectors")
-    rows = measure(bundle.source, precisions=["int8"], engines=ready_engines())
+    engines = [name for name in ready_engines() if not ENGINES[name].on_gpu]
+    rows = measure(bundle.source, precisions=["int8"], engines=engines)
     console.print(engine_table(rows))
     return [f"engine {row.engine}: {row.reason}" for row in rows if not row.usable]
 

@@ -9,11 +9,14 @@ NVIDIA's: they stay in a folder of the cache, outside version control and packag
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tensorrt"
@@ -37,23 +40,34 @@ def fetch(version: str) -> Path:
         if shutil.which(tool) is None:
             raise UnavailableError(f"{tool} is not installed")
     folder = CACHE / version / _PYTHON
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        unpack(f"tensorrt-cu12-bindings=={version}", folder)
-        _add_libraries(folder)
-        (folder / "tensorrt").mkdir()
-        (folder / "tensorrt" / "__init__.py").write_text(_PACKAGE)
-        (folder / "ready").touch()
+    with _alone():
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            unpack(f"tensorrt-cu12-bindings=={version}", folder)
+            _add_libraries(folder)
+            (folder / "tensorrt").mkdir()
+            (folder / "tensorrt" / "__init__.py").write_text(_PACKAGE)
+            (folder / "ready").touch()
     return folder
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process make folders at a time: tests run in several."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def fetch_runtime(requirement: str) -> Path:
     """Get a real CUDA runtime; returns its library."""
     folder = CACHE / re.sub(r"\W+", "-", requirement)
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        unpack(requirement, folder)
-        (folder / "ready").touch()
+    with _alone():
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            unpack(requirement, folder)
+            (folder / "ready").touch()
     return next(folder.rglob("libcudart.so.*"))
 
 

@@ -22,7 +22,17 @@ def summary(n: int) -> Summary:
     nothing = dict.fromkeys(Summary.__struct_fields__, 0)
     latency = Latency(1, 2, 3, 4)
     changes = {"model": "tiny", "engine": "native-int8", "n_samples": n, "n_predictions": n}
-    return Summary(**{**nothing, "saturated": {}, "link": {}, "latency": latency, **changes})
+    return Summary(
+        **{
+            **nothing,
+            "saturated": {},
+            "outside": {},
+            "stuck": (),
+            "link": {},
+            "latency": latency,
+            **changes,
+        }
+    )
 
 
 def link(*, up: bool, reason: str = "") -> LinkEvent:
