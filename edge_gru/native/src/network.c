@@ -111,7 +111,7 @@ static int take_workspace(struct network *net) {
     size_t n = TILE_BYTES / (row_bytes + 1) / 4 * 4;
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
     net->rows_at_once = n;
-    room->operands = arena_take(&net->arena, round_up(n, 16), room->operand_stride);
+    room->operands = arena_take(&net->arena, n + MOST_TILE_ROWS, room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
     room->zeros = arena_take(&net->arena, round_up(net->widest, LANES), sizeof(float));
