@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BLOCK_STEPS = 16 }; /* of a sequence: with more, recurrent weights leave the second cache */
 enum { TILE_BYTES = 768 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
 
 static struct value *append_value(struct network *net, size_t width, size_t *id) {
@@ -310,7 +311,8 @@ static void run_block(struct network *net, size_t n_steps, int32_t stream, const
 
 void network_run(struct network *net, size_t n_steps, int32_t stream, const float *x, float *y) {
     const struct float_mode mode = float_mode_enter();
-    const size_t n_block = net->runs_in_blocks ? net->rows_at_once : 1;
+    const size_t n_most = net->rows_at_once < BLOCK_STEPS ? net->rows_at_once : BLOCK_STEPS;
+    const size_t n_block = net->runs_in_blocks ? n_most : 1;
     const int is_in_matrix = enter(net, n_block);
     for (size_t t = 0; t < n_steps; t += n_block) {
         const size_t n = n_steps - t < n_block ? n_steps - t : n_block;
