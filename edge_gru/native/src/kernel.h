@@ -20,6 +20,7 @@
 enum {
     LANES = 16,
     MAX_ROWS = 64,      /* of one call */
+    MOST_TILE_ROWS = 16, /* that a kernel multiplies at once, even if they are fewer */
     MAX_GATES = 4,      /* of a cell */
     DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
     OPERAND_LINE = 64,  /* bytes of integer operands that there is room for at least */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BLOCK_STEPS = 16 }; /* of a sequence: with more, recurrent weights leave the second cache */
 enum { TILE_BYTES = 768 * 1024 }; /* of a tile of rows: it shares the second cache with weights */
 
 static struct value *append_value(struct network *net, size_t width, size_t *id) {
@@ -111,7 +112,7 @@ static int take_workspace(struct network *net) {
     size_t n = TILE_BYTES / (row_bytes + 1) / 4 * 4;
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
     net->rows_at_once = n;
-    room->operands = arena_take(&net->arena, round_up(n, 16), room->operand_stride);
+    room->operands = arena_take(&net->arena, n + MOST_TILE_ROWS, room->operand_stride);
     room->x_operands = arena_take(&net->arena, 1, room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
@@ -312,7 +313,8 @@ static void run_block(struct network *net, size_t n_steps, int32_t stream, const
 
 void network_run(struct network *net, size_t n_steps, int32_t stream, const float *x, float *y) {
     const struct float_mode mode = float_mode_enter();
-    const size_t n_block = net->runs_in_blocks ? net->rows_at_once : 1;
+    const size_t n_most = net->rows_at_once < BLOCK_STEPS ? net->rows_at_once : BLOCK_STEPS;
+    const size_t n_block = net->runs_in_blocks ? n_most : 1;
     const int is_in_matrix = enter(net, n_block);
     for (size_t t = 0; t < n_steps; t += n_block) {
         const size_t n = n_steps - t < n_block ? n_steps - t : n_block;

@@ -15,7 +15,7 @@
 #define MATRIX_ENTER matrix_enter
 #define MATRIX_LEAVE matrix_leave
 
-enum { MATRIX_ROWS = 16, MATRIX_VECTORS = 4 };
+enum { MATRIX_ROWS = MOST_TILE_ROWS, MATRIX_VECTORS = 4 };
 
 struct matrix_shapes {
     uint8_t palette;
