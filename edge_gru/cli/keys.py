@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def generate(*, public: Path, secret: Path, no_password: bool, password_file: Pa
     for path in (public, secret):
         if os.path.lexists(path):
             raise ConfigError(f"{path} exists; move it away, or name another file")
+    key = SecretKey.generate()  # before anybody is asked: it may be that none can be made here
     password = None if no_password else _password(password_file, confirm=True)
-    key = SecretKey.generate()
     _write_new(secret, key.to_text(password), 0o600)
     _write_new(public, key.public.to_text(), 0o644)
     click.echo(f"{public}: key {key.public.name}; copy it to /etc/edge-gru/keys of every device")
@@ -173,6 +174,10 @@ def _read_secret(path: Path, password_file: Path | None) -> SecretKey:
 def _password(file: Path | None, *, confirm: bool = False) -> bytes:
     if file is not None:
         return _text(file).partition("\n")[0].encode()
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "expected a terminal to ask for the password, got none; use --password-file"
+        )
     word: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True)
     return word.encode()
 

@@ -17,6 +17,7 @@ from edge_gru.bundle import load
 from edge_gru.cli import bundle as bundle_module  # noqa: F401 - imported before processes start
 from edge_gru.cli import keys as keys_module  # noqa: F401
 from edge_gru.cli import run as run_module  # noqa: F401
+from edge_gru.errors import ConfigError
 from edge_gru.signing import KdfLimits
 
 pytest.importorskip("cryptography", reason="signatures need the extra `signed`")
@@ -73,6 +74,20 @@ def where(released, tmp_path):
 
 def listed(done, where) -> dict:
     return json.loads(done("bundle", "list", *where[:2], "--json"))
+
+
+def test_without_a_terminal_no_password_is_asked_for(refused, tmp_path):
+    files = ("-s", tmp_path / "a.key", "-p", tmp_path / "a.pub")
+    assert "use --password-file" in refused("keys", "generate", *files)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_key_can_be_made_no_password_is_asked_for(refused, tmp_path, monkeypatch):
+    def none():
+        raise ConfigError("no cryptography here; install it")
+
+    monkeypatch.setattr("edge_gru.cli.keys.SecretKey.generate", none)
+    assert "no cryptography" in refused("keys", "generate", "-s", tmp_path / "a.key")
 
 
 def test_keys_are_made_shown_and_kept_secret(done, refused, released):

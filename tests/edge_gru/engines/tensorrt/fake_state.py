@@ -144,13 +144,18 @@ class Severity(PybindEnum):
     VERBOSE = 4
 
 
+def _pure_virtual(name: str) -> RuntimeError:
+    """What the binding raises for a method that a subclass must have and does not."""
+    return RuntimeError(f'Tried to call pure virtual function "{name}"')
+
+
 def logging_classes(state: State) -> tuple[type, ...]:
     class ILogger:
         def __init__(self) -> None:
             self.is_made = True
 
         def log(self, severity: Severity, msg: str) -> None:
-            raise NotImplementedError
+            raise _pure_virtual("ILogger::log")
 
     ILogger.Severity = Severity
     for severity in Severity:
@@ -161,13 +166,13 @@ def logging_classes(state: State) -> tuple[type, ...]:
             self.is_made = True
 
         def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
-            raise NotImplementedError
+            raise _pure_virtual("IProgressMonitor::phase_start")
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            raise NotImplementedError
+            raise _pure_virtual("IProgressMonitor::step_complete")
 
         def phase_finish(self, phase_name: str) -> None:
-            raise NotImplementedError
+            raise _pure_virtual("IProgressMonitor::phase_finish")
 
     return ILogger, IProgressMonitor
 
