@@ -130,9 +130,12 @@ build/vectors-%: $(VECTORS_C) $(wildcard $(NATIVE)/*.h)
 	mkdir -p build
 	$* $(VECTORS_FLAGS) $(if $(filter aarch64%,$*),-static) $(VECTORS_C) -lm -o $@
 
+# Those that run on this machine, beside the portable one.
+FASTER_KERNELS := .venv/bin/python -c 'from edge_gru.native import KERNELS; print(*KERNELS[:-1])'
+
 # Every cell in every form on every kernel of this machine, by two compilers: the same bits.
-native-vectors: build/vectors-gcc build/vectors-clang
-	for kernel in scalar avx2 avx512 amx; do for compiler in gcc clang; do \
+native-vectors: native build/vectors-gcc build/vectors-clang
+	for kernel in scalar $$($(FASTER_KERNELS)); do for compiler in gcc clang; do \
 	    build/vectors-$$compiler $$kernel $(N_VECTOR_STEPS) >build/$$kernel-$$compiler.txt || exit 1; \
 	    cmp build/scalar-gcc.txt build/$$kernel-$$compiler.txt || exit 1; done; done
 	@echo "the same bits in $$(wc -l <build/scalar-gcc.txt) cases of $(N_VECTOR_STEPS) steps"
@@ -167,10 +170,10 @@ native-arm64: native
 # At this little optimisation GCC takes what loops fill for uninitialized.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1 \
   -Wno-maybe-uninitialized
-native-sanitize: .venv/ready
+native-sanitize: native
 	mkdir -p build && rm -rf build/sanitized && mkdir build/sanitized
 	gcc $(VECTORS_FLAGS) $(SANITIZE) $(VECTORS_C) -lm -o build/vectors-sanitized
-	for kernel in scalar avx2 avx512 amx; do \
+	for kernel in scalar $$($(FASTER_KERNELS)); do \
 	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
 	cp -r pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
 	find build/sanitized -name '*.so' -delete
