@@ -17,6 +17,12 @@ from typing import Any
 
 MISSING = -1  # as a fault's code: the function itself is not in the library
 _INT, _UINT, _SIZE, _PTR = ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = _PTR
+_LIBC.mmap.argtypes = (_PTR, _SIZE, _INT, _INT, _INT, ctypes.c_long)
+_LIBC.munmap.argtypes = (_PTR, _SIZE)
+_FAILED = ctypes.c_void_p(-1).value
+_UNUSED: list[tuple[int, int]] = []  # views that nobody has any more
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaGetDeviceCount": (_PTR,),
     "cudaSetDeviceFlags": (_UINT,),
@@ -305,10 +311,10 @@ class FakeCuda:
         if not flags & 2:
             self.faults.append("cudaHostAlloc: not mapped")
         host, device = _two_views(n_bytes)
-        mapped = Block("mapped", device[0], n_bytes, device)
-        self.blocks.append(Block("pinned", host[0], n_bytes, host, twin=mapped))
+        mapped = Block("mapped", device.address, n_bytes, (device,))
+        self.blocks.append(Block("pinned", host.address, n_bytes, (host,), twin=mapped))
         self.blocks.append(mapped)
-        self._write(target, host[0])
+        self._write(target, host.address)
         return 0
 
     def _cudaHostGetDevicePointer(self, target: int, host: int, flags: int) -> int:
@@ -453,19 +459,33 @@ class FakeCuda:
         return ctypes.addressof(buffer)
 
 
-def _two_views(n_bytes: int) -> tuple[tuple[int, Any, Any], tuple[int, Any, Any]]:
+class _View:
+    """Shared memory at an address of its own; ``mmap.mmap`` would hold a descriptor as long.
+
+    It is unmapped when the next is made: an engine that is collected together with it may use it
+    once more.
+    """
+
+    def __init__(self, handle: int, n_bytes: int) -> None:
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        self.address = _LIBC.mmap(None, n_bytes, access, mmap.MAP_SHARED, handle, 0)
+        if self.address == _FAILED:
+            raise OSError(ctypes.get_errno(), "mmap")
+        weakref.finalize(self, _UNUSED.append, (self.address, n_bytes)).atexit = False
+
+
+def _two_views(n_bytes: int) -> tuple[_View, _View]:
     """The same memory at two addresses, as host and GPU may see it."""
+    while _UNUSED:
+        _LIBC.munmap(*_UNUSED.pop())
     handle = os.memfd_create("pinned")
     try:
         os.ftruncate(handle, max(n_bytes, 1))
-        views = [mmap.mmap(handle, max(n_bytes, 1)) for _ in range(2)]
+        views = _View(handle, max(n_bytes, 1)), _View(handle, max(n_bytes, 1))
     finally:
         os.close(handle)
-    spans = [ctypes.c_ubyte.from_buffer(view) for view in views]
-    for span in spans:
-        ctypes.memset(ctypes.addressof(span), 0xFF, n_bytes)
-    (a, b), (u, v) = spans, views
-    return (ctypes.addressof(a), a, u), (ctypes.addressof(b), b, v)
+    ctypes.memset(views[0].address, 0xFF, n_bytes)
+    return views
 
 
 def _overlap(block: Block, touched: tuple[int, int]) -> bool:
