@@ -112,7 +112,6 @@ class Userland:
         layers = f"lowerdir={self._base},upperdir={self._work}/upper,workdir={self._work}/over"
         _mount("-t", "overlay", "overlay", "-o", layers, self.root)
         _mount("-t", "proc", "proc", self.root / "proc")
-        _mount("-t", "sysfs", "-o", "ro", "sysfs", self.root / "sys")
         for name in ("null", "zero", "urandom", "random"):
             place = self.root / "dev" / name
             if not place.exists():
