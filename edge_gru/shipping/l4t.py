@@ -20,6 +20,8 @@ from edge_gru.bundle import write_atomically
 from edge_gru.errors import ShippingError
 from edge_gru.shipping.deb import control_of
 from edge_gru.shipping.gates import Gate
+from edge_gru.shipping.login import Login, people
+from edge_gru.shipping.rootfs_edits import Before, apply, edits_of, remember, restore
 from edge_gru.shipping.source import Source
 from edge_gru.shipping.stage import UNITS, Stage
 from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
@@ -31,7 +33,6 @@ MANIFEST = "edge-gru-overlay.json"
 _WANTS = "etc/systemd/system/multi-user.target.wants"
 _ENABLED = ("edge-gru.service", "edge-gru-register.service")
 _WIZARD = "nv-oem-config"
-_FIRST_UID, _NOBODY_UID = 1000, 65534
 _SPARE_BYTES = 64 << 20
 
 
@@ -39,16 +40,27 @@ _SPARE_BYTES = 64 << 20
 Files: TypeAlias = dict[str, tuple[bytes | Path | str, int]]
 
 
+class _Record(msgspec.Struct, frozen=True):
+    """What an overlay has brought, and what it has changed, as that was before."""
+
+    version: str
+    files: list[str]
+    folders: list[str]
+    edited: dict[str, Before] = {}
+
+
 class LinuxForTegra:
     """One such folder.
 
-    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``.
+    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``; ``login`` is
+    what its owner gets in with.
     """
 
-    def __init__(self, folder: Path, board: str | None = None) -> None:
+    def __init__(self, folder: Path, board: str | None = None, login: Login | None = None) -> None:
         self.folder = folder
         self.rootfs = folder / "rootfs"
         self._board = board
+        self._login = login or Login()
 
     @property
     def target(self) -> Target:
@@ -114,26 +126,25 @@ class LinuxForTegra:
             return None
 
     def _users(self) -> Iterator[Gate]:
-        names = self._people()
-        found = names[0] if names else "nobody can log in"
-        fix = "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOST --accept-license"
-        yield Gate("default user", bool(names), found, fix)
+        names = [person.name for person in people(self.rootfs)]
+        user = self._login.user
+        is_there = user in names if user else bool(names)
+        found = ", ".join(names) or "nobody can log in"
+        fix = (
+            f"sudo ./tools/l4t_create_default_user.sh -u {user or 'NAME'} -p PASSWORD "
+            f"-n {self._login.hostname or 'HOST'} --accept-license"
+        )
+        if user and names and not is_there:
+            found = f"{found}, and not {user} as in deploy.toml"
+        yield Gate("default user", is_there, found, fix)
+        keys = self._login.key_lines()
+        if keys:
+            yield Gate("ssh keys", is_passed=True, found=f"{len(keys)} for {user or found}")
         target = self.rootfs / "etc/systemd/system/default.target"
         asks = target.is_symlink() and _WIZARD in str(target.readlink())
         found = "starts, and waits for somebody before there is ssh" if asks else "does not start"
         fix = "create the default user first, which switches it off"
         yield Gate("first-boot wizard", not asks, found, fix)
-
-    def _people(self) -> list[str]:
-        try:
-            lines = (self.rootfs / "etc/passwd").read_text(errors="replace").splitlines()
-        except OSError:
-            return []
-        rows = (line.split(":") for line in lines)
-        return [
-            row[0] for row in rows
-            if len(row) == 7 and row[2].isdigit() and _FIRST_UID <= int(row[2]) < _NOBODY_UID
-        ]  # fmt: skip
 
     def _configuration(self, board: str) -> Iterator[Gate]:
         known = sorted(path.stem for path in self.folder.glob("jetson-*.conf"))
@@ -151,10 +162,12 @@ class LinuxForTegra:
     def lay(self, stage: Stage, source: Source) -> int:
         """Put the tree over the rootfs, enabled and known to its dpkg; return how many files.
 
-        What an earlier overlay has brought is taken away first.
+        What an earlier overlay has brought is taken away first. Host name and ssh keys change files
+        of the rootfs itself.
 
         Raises:
             ShippingError: something else has one of the files.
+            ConfigError: a file of ssh keys does not hold what it should.
             OSError: they cannot be written.
         """
         self.remove()
@@ -166,14 +179,28 @@ class LinuxForTegra:
             )
         self._stay_inside(files)
         folders = [path for path in _folders(files) if not (self.rootfs / path).is_dir()]
-        record = {"version": stage.version, "files": sorted(files), "folders": folders}
+        edits = edits_of(self._login, self.rootfs)
+        edited = remember(self.rootfs, edits)
+        made = [e.folder for e in edits.values() if e.folder]
+        folders += [path for path in made if not (self.rootfs / path).is_dir()]
+        record = _Record(stage.version, sorted(files), folders, edited)
         write_atomically(self.folder / MANIFEST, msgspec.json.encode(record))
-        for path in folders:
+        for path in sorted(set(folders) - set(made)):
             (self.rootfs / path).mkdir()
             (self.rootfs / path).chmod(0o755)
         for path, (content, mode) in sorted(files.items()):
             _write(self.rootfs / path, content, mode)
+        apply(self.rootfs, edits)
         return len(files)
+
+    def changes(self) -> list[str]:
+        """List the files of the rootfs itself that host name and ssh keys change.
+
+        Raises:
+            ConfigError: a file of ssh keys does not hold what it should.
+            ShippingError: there is nobody whom they could let in.
+        """
+        return [str(self.rootfs / path) for path in edits_of(self._login, self.rootfs)]
 
     def _stay_inside(self, files: Iterable[str]) -> None:
         """Follow no link of the rootfs out of it: on this machine it leads somewhere else."""
@@ -196,18 +223,18 @@ class LinuxForTegra:
         if not place.exists():
             return 0
         try:
-            record = msgspec.json.decode(place.read_bytes())
-            files, folders = record["files"], record["folders"]
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            record = msgspec.json.decode(place.read_bytes(), type=_Record)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
-        for path in files:
+        for path in record.files:
             (self.rootfs / path).unlink(missing_ok=True)
-        for path in reversed(folders):
+        restore(self.rootfs, record.edited)
+        for path in reversed(record.folders):
             folder = self.rootfs / path
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         place.unlink()
-        return len(files)
+        return len(record.files)
 
 
 def _overlay(stage: Stage, source: Source) -> Files:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from edge_gru.errors import ConfigError
 from edge_gru.shipping.cargo import Cargo
+from edge_gru.shipping.login import Login
+
+_MAX_POWER_MODE = 31
 
 
 class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The keys of the file; paths are relative to its folder.
 
     ``sensors`` maps the serial number of a USB adapter to the name that it gets in ``/dev``;
-    ``boards`` are the names that the boards answer to, as in signatures of bundles.
+    ``boards`` are the names that the boards answer to, as in signatures of bundles. ``user``,
+    ``hostname`` and ``ssh_keys``, files of public keys, go into a rootfs that is flashed;
+    ``power_mode`` is the number that ``nvpmodel -q`` tells, offered over ssh.
     """
 
     bundle: str = ""
@@ -22,6 +28,10 @@ class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     config: str = ""
     boards: tuple[str, ...] = ()
     sensors: dict[str, str] = {}
+    user: str = ""
+    hostname: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    power_mode: Annotated[int, msgspec.Meta(ge=0, le=_MAX_POWER_MODE)] | None = None
 
 
 def read_deploy_settings(path: Path) -> Cargo:
@@ -37,10 +47,16 @@ def read_deploy_settings(path: Path) -> Cargo:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}; see deploy/deploy.toml.example") from error
     folder = path.parent
+    try:
+        login = Login(found.user, found.hostname, tuple(folder / key for key in found.ssh_keys))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return Cargo(
         bundle=folder / found.bundle if found.bundle else None,
         keys=tuple(folder / key for key in found.pubkeys),
         settings=folder / found.config if found.config else None,
         sensors=found.sensors,
         boards=found.boards,
+        login=login,
+        power_mode=found.power_mode,
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge_gru.cli.ship_look import Look
 from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.errors import ShippingError
 from edge_gru.shipping import Cargo, Connection, Workshop
+
+DO_IT = Look(check=False, dry_run=False, as_json=False)
 
 
 @pytest.fixture
@@ -19,16 +23,21 @@ def deliver(board, board_target, small_wheels, source) -> Callable[..., None]:
     made: dict[str, Path] = {}
 
     def run(
-        says: str = "one", *, password: str | None = None, is_dry: bool = False, **facts
+        says: str = "one",
+        *,
+        password: str | None = None,
+        look: Look = DO_IT,
+        cargo: Cargo | None = None,
+        **facts,
     ) -> None:
         if says not in made:
             made[says] = small_wheels(board_target, says)
-        workshop = Workshop(source, Cargo(), made[says])
+        workshop = Workshop(source, cargo or Cargo(), made[says])
         with Connection(board.host, board.options) as connection:
             delivery = Delivery(connection, workshop, password, kept=str(board.kept))
             if facts:
                 delivery._facts = replace(delivery.facts, **facts)
-            delivery.run(is_dry=is_dry)
+            delivery.run(look)
 
     return run
 
@@ -197,11 +206,63 @@ def test_sudo_with_a_password_needs_it_asked_for(board, deliver):
 
 
 def test_dry_run_tells_the_commands_and_sends_nothing(board, deliver, capsys):
-    deliver(is_dry=True)
+    deliver(look=replace(DO_IT, dry_run=True))
     told = capsys.readouterr().out
     assert "would send edge-gru_" in told
     assert "dpkg --force-confold --install" in told
     assert not board.uploads.exists()
+
+
+def test_dry_run_as_json_is_json_alone(board, deliver, capsys):
+    deliver(look=replace(DO_IT, dry_run=True, as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert told["sends"].startswith("edge-gru_")
+    assert told["installed"] == ""
+    assert any("dpkg --force-confold --install" in script for script in told["runs_as_root"])
+    assert told["n_bytes"] > 0
+    assert not board.uploads.exists()
+
+
+WANTS_2 = Cargo(power_mode=2)
+
+
+def test_power_mode_is_not_changed_unasked(board, deliver, capsys):
+    deliver(cargo=WANTS_2, power_mode=1)
+    host = board.host
+    assert f"power mode: 1; for 2: ssh -t {host} sudo nvpmodel -m 2\n" in capsys.readouterr().out
+    assert board.said("nvpmodel") == ""
+
+
+def test_power_mode_that_nobody_wants_is_not_mentioned(deliver, capsys):
+    deliver(power_mode=1)
+    assert "power mode" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"), [(2, "2, as wanted"), (None, "tells none, so 2 was not set")]
+)
+def test_power_mode_that_is_right_or_unknown_is_left_alone(board, deliver, capsys, now, sentence):
+    deliver(cargo=WANTS_2, power_mode=now)
+    assert sentence in capsys.readouterr().out
+    assert board.said("nvpmodel") == ""
+
+
+@pytest.mark.parametrize(
+    ("mode_after", "sentence"),
+    [(2, "power mode: 2; back: ssh -t"), (1, "power mode: still 1, it may want a restart")],
+)
+def test_power_mode_is_set_once_somebody_says_yes(
+    board, deliver, capsys, monkeypatch, mode_after, sentence
+):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.confirm", lambda *_, **__: True)
+    monkeypatch.setattr(
+        "edge_gru.shipping.board._POWER",
+        f'nvpmodel -m "$mode"\necho 000{mode_after}\n',
+    )
+    deliver(cargo=WANTS_2, power_mode=1)
+    assert sentence in capsys.readouterr().out
+    assert board.said("nvpmodel") == "-m 2\n"
 
 
 def test_host_that_is_an_option_is_refused():
