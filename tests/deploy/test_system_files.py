@@ -57,6 +57,38 @@ def test_unit_exposure_is_low(deploy, tool, run, name):
     assert float(found[1]) <= MAX_EXPOSURE[name]
 
 
+def test_unit_that_is_opened_to_the_network_is_rated_too(deploy, tool, run, tmp_path):
+    opened = tmp_path / "edge-gru.service"
+    text = (deploy / "systemd/edge-gru.service").read_text()
+    opening = (deploy / "network.conf").read_text()
+    opened.write_text(f"{text}\n{opening}")
+    told = run(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", opened)
+    closed = run(
+        tool("systemd-analyze"), "security", "--offline=yes", "--no-pager",
+        deploy / "systemd/edge-gru.service",
+    )  # fmt: skip
+    scores = [re.search(r"edge-gru.service: ([\d.]+)", t.stdout)[1] for t in (closed, told)]
+    assert float(scores[0]) < float(scores[1]) <= MAX_EXPOSURE["edge-gru"]
+
+
+def test_unit_is_closed_to_the_network_until_somebody_opens_it(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    assert service["RestrictAddressFamilies"] == "AF_UNIX"
+    assert service["IPAddressDeny"] == "any"
+    opening = read_unit(deploy / "network.conf")["Service"]
+    assert opening["RestrictAddressFamilies"].split() == ["AF_INET", "AF_INET6"]
+    assert opening["IPAddressAllow"] == "any"
+
+
+def test_memory_is_bounded_by_the_board_and_a_build_goes_first(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    build = read_unit(deploy / "systemd/edge-gru-compile.service")["Service"]
+    assert service["MemoryMax"].endswith("%")
+    assert build["MemoryMax"].endswith("%")
+    assert int(build["OOMScoreAdjust"]) > 0
+    assert "OOMScoreAdjust" not in service
+
+
 def test_unit_runs_the_settings_that_are_put_there(deploy):
     service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
     program, verb, config = service["ExecStart"].split()
