@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_gru import shipping
 from edge_gru.cli.ship_look import Look
 from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.errors import ShippingError
@@ -256,10 +257,9 @@ def test_power_mode_is_set_once_somebody_says_yes(
 ):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("click.confirm", lambda *_, **__: True)
-    monkeypatch.setattr(
-        "edge_gru.shipping.board._POWER",
-        f'nvpmodel -m "$mode"\necho 000{mode_after}\n',
-    )
+    board.is_now("pmode", f"pmode:000{mode_after} fmode:quiet\n")
+    script = shipping.board._POWER.replace("/var/lib/nvpmodel/status", str(board.state / "pmode"))
+    monkeypatch.setattr("edge_gru.shipping.board._POWER", script)
     deliver(cargo=WANTS_2, power_mode=1)
     assert sentence in capsys.readouterr().out
     assert board.said("nvpmodel") == "-m 2\n"
