@@ -99,6 +99,45 @@ def test_keys_are_made_shown_and_kept_secret(done, refused, released):
     assert "k.pub exists; move it away" in sentence
 
 
+def test_secret_key_in_the_place_of_the_public_one_is_told(done, refused, released, where):
+    said = refused("bundle", "install", released(1), *where[:2], "--keys", released.secret)
+    assert f"{released.secret}: this is a secret key, which belongs to who signs" in said
+    said = refused("keys", "verify", released(1), "-p", released.secret)
+    assert "name the public one" in said
+    shown = json.loads(done("keys", "show", released.secret, "--json"))
+    assert shown == {"file": str(released.secret), "kind": "secret key", "hidden": "no password"}
+
+
+def test_secret_key_that_others_can_read_is_warned_of(call, released, bundle_path):
+    sign = ("keys", "sign", bundle_path, "-s", released.secret, "--version", 1)
+    assert "others can read" not in call(*sign).stderr
+    released.secret.chmod(0o644)
+    result = call(*sign)
+    assert result.exit_code == 0
+    assert f"others can read {released.secret}; close it: chmod 600" in result.stderr
+
+
+def test_key_that_is_taken_away_signs_nothing_any_more(done, refused, released, where, tmp_path):
+    """Keys are rotated by two files in the folder, then one; what serves goes on to."""
+    folder, secret = tmp_path / "keys", tmp_path / "new.key"
+    folder.mkdir()
+    old = folder / "old.pub"
+    old.write_text(released.public.read_text())
+    done("keys", "generate", "-W", "-s", secret, "-p", folder / "new.pub")
+    keys = (*where[:2], "--keys", folder)
+    done("bundle", "install", released(1), *keys)
+    old.unlink()
+    assert "which is not trusted here" in refused("bundle", "install", released(2), *keys)
+    assert listed(done, where)["current"].startswith("tiny-1-")
+    assert "serves already" not in refused("bundle", "install", released(1), *keys)
+    file = released(3)
+    done("keys", "sign", file, "-s", secret, "--version", 3)
+    assert "version 3 serves" in done("bundle", "install", file, *keys)
+    old.write_text("not a key")
+    said = refused("bundle", "install", file, *keys)
+    assert f"{old}: expected a public key" in said
+
+
 def test_signature_is_verified_and_shown(done, refused, released):
     file = released(3, "--board", "press-4", "--board", "x86_64")
     assert "signed by" in done("keys", "verify", file, "-p", released.public)
@@ -264,6 +303,62 @@ def test_running_service_takes_an_update_without_losing_a_sample(
     seq = [event["sample_seq"] for event in running.predictions]
     assert seq == list(range(len(seq)))
     assert running.process.returncode == 0
+
+
+def test_bundle_whose_service_is_killed_again_and_again_goes_back(
+    live, done, released, board, where
+):
+    done("bundle", "install", released(1), *where)
+    done("bundle", "install", released(2), *where, "--starts", 2)
+    with board:
+        for _ in range(2):
+            running = live("run", where[1], "--port", board.port)
+            running.read_until(lambda event: event["kind"] == "prediction")
+            assert running.events[0]["model_hash"] == load(released(2)).hash
+            running.process.send_signal(signal.SIGABRT)  # as the watchdog does
+            running.process.wait(30)
+        running = live("run", where[1], "--port", board.port)
+        running.read_until(lambda event: event["kind"] == "prediction")
+        running.end(signal.SIGTERM)
+    assert running.events[0]["model_hash"] == load(released(1)).hash
+    entries = listed(done, where)["entries"].values()
+    (failed,) = (entry for entry in entries if entry["status"] == "failed")
+    assert failed["reason"] == "it did not stay up in 2 starts"
+
+
+def test_cache_that_cannot_be_written_keeps_nobody_from_predicting(
+    live, done, released, board, where, tmp_path
+):
+    done("bundle", "install", released(1), *where)
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    with board:
+        cache = str(tmp_path / "cache")
+        running = live(
+            "run", where[1], "--port", board.port, CACHE_DIRECTORY=cache, XDG_CACHE_HOME=cache
+        )
+        running.read_sample(20)
+        running.end(signal.SIGTERM)
+    assert running.process.returncode == 0
+
+
+def test_rollback_by_hand_leaves_nothing_older_to_replay(done, refused, released, where):
+    for version in (5, 7):
+        done("bundle", "install", released(version), *where, "--trial", 0)
+    done("bundle", "rollback", *where[:2])
+    assert "failed here before (by hand)" in refused("bundle", "install", released(7), *where)
+    assert "is older than version 7" in refused("bundle", "install", released(6), *where)
+    assert "version 6 serves" in done("bundle", "install", released(6), *where, "--force")
+    assert "is older than version 7" in refused("bundle", "install", released(4), *where)
+    assert "version 8 serves" in done("bundle", "install", released(8), *where)
+
+
+def test_bundle_that_failed_is_not_taken_under_a_new_version_either(done, refused, released, where):
+    done("bundle", "install", released(1), *where)
+    file = released(2)
+    done("bundle", "install", file, *where)
+    done("bundle", "rollback", *where[:2], "--reason", "no good")
+    done("keys", "sign", file, "-s", released.secret, "--version", 3)
+    assert "failed here before (no good)" in refused("bundle", "install", file, *where)
 
 
 def test_settings_of_a_service_name_its_store(call, tmp_path):
