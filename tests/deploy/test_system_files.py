@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_gru.cli.bundle import STORE
+from edge_gru.service.build_unit import FILE_VARIABLE
 from edge_gru.service.config import RunConfig, make_config, read_settings
 
 PROGRAMS = ("/usr/bin/edge-gru", "/usr/lib/edge-gru/setup", "/usr/lib/edge-gru/compile")
@@ -106,6 +107,17 @@ def test_service_predicts_while_engines_are_compiled(deploy):
     unit = read_unit(deploy / "systemd/edge-gru.service")["Unit"]
     assert "edge-gru-compile.service" in unit["Wants"]
     assert "edge-gru-compile.service" not in unit["After"]
+
+
+def test_service_and_compiler_share_a_folder_in_which_one_waits_for_the_other(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    build = read_unit(deploy / "systemd/edge-gru-compile.service")["Service"]
+    said = re.search(r"^FILE=(.+)$", (deploy / "bin/compile").read_text(), re.MULTILINE)[1]
+    assert f"{FILE_VARIABLE}={said}" in service["Environment"].split()
+    for name in ("User", "RuntimeDirectory", "RuntimeDirectoryMode", "CacheDirectory"):
+        assert service[name] == build[name]
+    assert Path(said).parent == Path("/run") / build["RuntimeDirectory"]
+    assert build["RuntimeDirectoryPreserve"] == "yes"
 
 
 def test_board_without_tensorrt_compiles_nothing_and_fails_not(deploy):
