@@ -168,16 +168,26 @@ def _major(release: str) -> int:
 @ship.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--board", help="Board configuration, such as jetson-orin-nano-devkit.")
+@click.option("--with-debs", "debs", type=_PATH, help="Folder of packages for the first boot.")
 @click.option("--remove", is_flag=True, help="Take an overlay away again.")
 @_common
-def l4t(folder: Path, *, board: str | None, remove: bool, workshop: Workshop, look: Look) -> None:
+def l4t(
+    folder: Path,
+    *,
+    board: str | None,
+    debs: Path | None,
+    remove: bool,
+    workshop: Workshop,
+    look: Look,
+) -> None:
     """Put everything into the rootfs of NVIDIA's Linux_for_Tegra, before it is flashed.
 
-    Runs nothing of the board. The order is: apply_binaries.sh, default user, this, flash;
-    deploy/flash-l4t.sh does all of it.
+    Runs nothing of the board. Packages that are sent along, such as TensorRT's, are installed by
+    the board itself when it first starts, without a network. The order is: apply_binaries.sh,
+    default user, this, flash; deploy/flash-l4t.sh does all of it.
     """
     cargo = workshop.cargo
-    tegra = LinuxForTegra(folder, board, cargo.login)
+    tegra = LinuxForTegra(folder, board, cargo.login, debs)
     if remove:
         click.echo(f"{tegra.remove()} files taken out of {tegra.rootfs}")
         return

@@ -10,34 +10,24 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 
 from edge_gru.bundle import write_atomically
 from edge_gru.errors import ShippingError
-from edge_gru.shipping.deb import control_of
 from edge_gru.shipping.gates import Gate
 from edge_gru.shipping.login import Login, people
+from edge_gru.shipping.overlay import folders_of, overlay_of
 from edge_gru.shipping.rootfs_edits import Before, apply, edits_of, remember, restore
 from edge_gru.shipping.source import Source
-from edge_gru.shipping.stage import UNITS, Stage
+from edge_gru.shipping.stage import Stage
 from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
 
-REGISTER = "opt/edge-gru/unregistered"
-_DPKG = "var/lib/dpkg"
-_FRAGMENT = f"{_DPKG}/updates/0000"
 MANIFEST = "edge-gru-overlay.json"
-_WANTS = "etc/systemd/system/multi-user.target.wants"
-_ENABLED = ("edge-gru.service", "edge-gru-register.service")
 _WIZARD = "nv-oem-config"
 _SPARE_BYTES = 64 << 20
-
-
-# Path -> content, or the target of a link; and mode.
-Files: TypeAlias = dict[str, tuple[bytes | Path | str, int]]
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -53,14 +43,21 @@ class LinuxForTegra:
     """One such folder.
 
     ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``; ``login`` is
-    what its owner gets in with.
+    what its owner gets in with; ``debs`` is a folder of packages that the first boot installs.
     """
 
-    def __init__(self, folder: Path, board: str | None = None, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        board: str | None = None,
+        login: Login | None = None,
+        debs: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.rootfs = folder / "rootfs"
         self._board = board
         self._login = login or Login()
+        self._debs = sorted(debs.glob("*.deb")) if debs is not None else None
 
     @property
     def target(self) -> Target:
@@ -82,6 +79,8 @@ class LinuxForTegra:
         yield self._users()
         if self._board is not None:
             yield self._configuration(self._board)
+        if self._debs is not None:
+            yield self._packages(self._debs)
 
     def _layout(self) -> Iterator[Gate]:
         names = ("apply_binaries.sh", "flash.sh", "rootfs")
@@ -152,9 +151,21 @@ class LinuxForTegra:
         found = board if is_known else f"there is no {board}.conf"
         yield Gate("board", is_known, found, f"name one of {', '.join(known) or 'another folder'}")
 
+    def _packages(self, debs: Sequence[Path]) -> Iterator[Gate]:
+        """Look at packages by their names: name_version_architecture.deb."""
+        others = [deb.name for deb in debs if not deb.stem.endswith(("_arm64", "_all"))]
+        found = f"{others[0]} is for another" if others else f"{len(debs)} for the first boot"
+        yield Gate(
+            "packages",
+            bool(debs) and not others,
+            found if debs else "there are none",
+            "name a folder of *_arm64.deb, such as libnvinfer's and python3-libnvinfer",
+        )
+
     def space_gate(self, n_bytes: int) -> Gate:
         """Tell whether the overlay fits where the rootfs lies."""
         n_free = shutil.disk_usage(self.folder).free
+        n_bytes += sum(deb.stat().st_size for deb in self._debs or ())
         n_needed = n_bytes + _SPARE_BYTES
         found = f"{n_free / 1e6:.0f} MB free, {n_needed / 1e6:.0f} MB needed"
         return Gate("space", n_free >= n_needed, found, f"make space in {self.folder}")
@@ -171,14 +182,14 @@ class LinuxForTegra:
             OSError: they cannot be written.
         """
         self.remove()
-        files = _overlay(stage, source)
+        files = overlay_of(stage, source, self._debs or ())
         taken = [path for path in files if os.path.lexists(self.rootfs / path)]
         if taken:
             raise ShippingError(
                 f"rootfs has {taken[0]} already, and not from here; take out what has brought it"
             )
         self._stay_inside(files)
-        folders = [path for path in _folders(files) if not (self.rootfs / path).is_dir()]
+        folders = [path for path in folders_of(files) if not (self.rootfs / path).is_dir()]
         edits = edits_of(self._login, self.rootfs)
         edited = remember(self.rootfs, edits)
         made = [e.folder for e in edits.values() if e.folder]
@@ -235,41 +246,6 @@ class LinuxForTegra:
                 folder.rmdir()
         place.unlink()
         return len(record.files)
-
-
-def _overlay(stage: Stage, source: Source) -> Files:
-    """List the files of the tree, the links that enable units, and what dpkg reads."""
-    files: Files = {path: (node.target or node.content, node.mode) for path, node in stage.tree}
-    for unit in _ENABLED:
-        files[f"{_WANTS}/{unit}"] = (f"/{UNITS}/{unit}", 0o777)
-    files[REGISTER] = (b"", 0o644)
-    return files | _database(stage, source)
-
-
-def _database(stage: Stage, source: Source) -> Files:
-    """Make the records of an unpacked package, as dpkg writes them; nothing of it is changed.
-
-    Its status goes into a fragment, which the next dpkg that runs on the board takes in: this is
-    how dpkg itself notes what it has not merged yet.
-    """
-    files: Files = {}
-    fields = ""
-    for name, node in control_of(stage, source):
-        if name == "control":
-            fields = node.read().decode()
-        else:
-            files[f"{_DPKG}/info/edge-gru.{name}"] = (node.content, node.mode)
-    paths = sorted([*stage.tree.folders, *(path for path, _ in stage.tree)])
-    listed = "".join(f"/{path}\n" for path in [".", *paths])
-    files[f"{_DPKG}/info/edge-gru.list"] = (listed.encode(), 0o644)
-    head, _, rest = fields.partition("\n")
-    files[_FRAGMENT] = (f"{head}\nStatus: install ok unpacked\n{rest}".encode(), 0o644)
-    return files
-
-
-def _folders(files: Files) -> list[str]:
-    found = {str(up) for path in files for up in Path(path).parents if str(up) != "."}
-    return sorted(found)
 
 
 def _write(place: Path, content: bytes | Path | str, mode: int) -> None:

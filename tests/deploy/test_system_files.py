@@ -12,7 +12,12 @@ from edge_gru.cli.bundle import STORE
 from edge_gru.service.build_unit import FILE_VARIABLE
 from edge_gru.service.config import RunConfig, make_config, read_settings
 
-PROGRAMS = ("/usr/bin/edge-gru", "/usr/lib/edge-gru/setup", "/usr/lib/edge-gru/compile")
+PROGRAMS = (
+    "/usr/bin/edge-gru",
+    "/usr/lib/edge-gru/setup",
+    "/usr/lib/edge-gru/compile",
+    "/usr/lib/edge-gru/register",
+)
 # systemd's own score; what opens the others: the setup makes users, the registration runs dpkg.
 MAX_EXPOSURE = {
     "edge-gru": 3.0,
@@ -206,6 +211,7 @@ SCRIPTS = [
     "flash-l4t.sh",
     "bin/setup",
     "bin/compile",
+    "bin/register",
     "container/start",
     "debian/postinst",
     "debian/prerm",

@@ -107,6 +107,7 @@ def test_package_has_owner_root_and_plain_modes(workshop, source, tmp_path, tool
         "./usr/bin/edge-gru",
         "./usr/lib/edge-gru/setup",
         "./usr/lib/edge-gru/compile",
+        "./usr/lib/edge-gru/register",
     }
 
 
