@@ -168,6 +168,26 @@ def test_sysusers_makes_the_user(deploy, tool, run, tmp_path):
     assert "dialout:x:" in (tmp_path / "etc/group").read_text()
 
 
+def test_settings_and_keys_on_the_board_are_never_overwritten(deploy, tool, run, tmp_path):
+    """A key that was taken away stays away, and so does what somebody has changed."""
+    factory, etc = tmp_path / "usr/share/edge-gru/factory", tmp_path / "etc/edge-gru"
+    (factory / "keys").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    for name in ("edge-gru.toml", "keys/README", "keys/old.pub", "keys/new.pub"):
+        (factory / name).write_text("of the package")
+    run(tool("systemd-sysusers"), f"--root={tmp_path}", deploy / "sysusers.d/edge-gru.conf")
+    make = (tool("systemd-tmpfiles"), "--create", f"--root={tmp_path}")
+    for _ in range(2):
+        made = run(*make, deploy / "tmpfiles.d/edge-gru.conf")
+        assert made.returncode == 0, made.stderr
+        (etc / "keys/old.pub").unlink(missing_ok=True)
+        (etc / "edge-gru.toml").write_text("mine")
+    run(*make, deploy / "tmpfiles.d/edge-gru.conf")
+    assert sorted(path.name for path in (etc / "keys").iterdir()) == ["README", "new.pub"]
+    assert (etc / "edge-gru.toml").read_text() == "mine"
+    assert (factory / "keys/old.pub").exists()
+
+
 def test_udev_rules_verify(deploy, tool, run):
     udevadm = tool("udevadm")
     if "verify" not in run(udevadm, "--help").stdout:

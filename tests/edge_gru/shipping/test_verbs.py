@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from edge_gru.cli import main
 from edge_gru.errors import ConfigError
 from edge_gru.shipping import Target, read_deploy_settings
+from edge_gru.shipping.settings import DeploySettings
 
 TARGET = Target("3.10")
 
@@ -102,6 +105,31 @@ def test_deploy_settings_are_relative_to_their_file(tmp_path, source):
     assert cargo.bundle == tmp_path / "pump.egb"
     assert cargo.keys == (tmp_path / "fleet.pub",)
     assert cargo.sensors == {"A900WXPC": "edge-gru-sensor"}
+
+
+def test_example_of_the_deploy_settings_shows_every_key(tmp_path, source):
+    text = (source.deploy / "deploy.toml.example").read_text()
+    shown = re.findall(r"^#?(\w+) = ", text.partition("[sensors]")[0], flags=re.MULTILINE)
+    assert sorted([*shown, "sensors"]) == sorted(DeploySettings.__struct_fields__)
+    everything = tmp_path / "deploy.toml"
+    everything.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    cargo = read_deploy_settings(everything)
+    assert (cargo.login.user, cargo.login.hostname) == ("jetson", "pump-4")
+    assert cargo.login.ssh_keys == (tmp_path / "me.pub",)
+    assert (cargo.power_mode, cargo.boards) == (0, ("nvidia-p3767-0005",))
+
+
+@pytest.mark.parametrize("words", [("deb", "--python", "3.10"), ("container", "--l4t", "r36")])
+def test_plans_and_gates_are_json_for_programs(call, words):
+    plan = json.loads(call(*words, "--dry-run", "--json").stdout)
+    assert plan["python"] == "3.10"
+    assert len(plan["writes"]) == 1
+    gates = json.loads(call(*words, "--check", "--json").stdout)
+    assert gates["passed"]
+    assert gates["gates"][0]["name"] == "model"
+    refused = call(*words, "--json")
+    assert refused.exit_code == 2
+    assert "expected --json together with --check or --dry-run" in refused.output
 
 
 @pytest.mark.parametrize("text", ["bundel = 'x'", "bundle = 1", "x"])
