@@ -168,6 +168,11 @@ def _text(file: Path) -> str:
 
 def _read_secret(path: Path, password_file: Path | None) -> SecretKey:
     text = _text(path)
+    if not is_secret(text):
+        raise ConfigError(
+            f"expected a secret key in {path}, got something else; "
+            "`edge-gru keys generate` makes one"
+        )
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         click.echo(f"edge-gru: others can read {path}; close it: chmod 600 {path}", err=True)
     try:

@@ -95,7 +95,8 @@ done
 if [ -e "/$bundle" ]; then edge-gru bundle install "/$bundle"; fi
 if [ -d /run/systemd/system ]; then
     systemctl enable --quiet edge-gru.service
-    systemctl "$how" edge-gru.service
+    # Whether it came up is for its status to tell: an update that did not is taken back.
+    systemctl "$how" edge-gru.service || echo "edge-gru.service did not start" >&2
 fi
 """
 

@@ -136,9 +136,6 @@ class LinuxForTegra:
         if user and names and not is_there:
             found = f"{found}, and not {user} as in deploy.toml"
         yield Gate("default user", is_there, found, fix)
-        keys = self._login.key_lines()
-        if keys:
-            yield Gate("ssh keys", is_passed=True, found=f"{len(keys)} for {user or found}")
         target = self.rootfs / "etc/systemd/system/default.target"
         asks = target.is_symlink() and _WIZARD in str(target.readlink())
         found = "starts, and waits for somebody before there is ssh" if asks else "does not start"

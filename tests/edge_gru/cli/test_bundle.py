@@ -106,6 +106,8 @@ def test_secret_key_in_the_place_of_the_public_one_is_told(done, refused, releas
     assert "name the public one" in said
     shown = json.loads(done("keys", "show", released.secret, "--json"))
     assert shown == {"file": str(released.secret), "kind": "secret key", "hidden": "no password"}
+    said = refused("keys", "sign", released(1), "-s", released.public, "--version", 2)
+    assert f"expected a secret key in {released.public}, got something else" in said
 
 
 def test_secret_key_that_others_can_read_is_warned_of(call, released, bundle_path):

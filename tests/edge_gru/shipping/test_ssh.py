@@ -15,13 +15,19 @@ from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.errors import ShippingError
 from edge_gru.shipping import Cargo, Connection, Workshop
 
+CARGO = shipping.board._CARGO
 DO_IT = Look(check=False, dry_run=False, as_json=False)
 
 
 @pytest.fixture
-def deliver(board, board_target, small_wheels, source) -> Callable[..., None]:
+def deliver(board, board_target, small_wheels, source, monkeypatch) -> Callable[..., None]:
     """Ship a small edge-gru to the board."""
     made: dict[str, Path] = {}
+
+    monkeypatch.setattr(  # whatever this machine has
+        "edge_gru.shipping.board._CARGO",
+        CARGO.replace("/run/systemd/system", "/nowhere"),
+    )
 
     def run(
         says: str = "one",
@@ -163,10 +169,26 @@ def test_package_that_dpkg_refuses_leaves_the_one_before(board, deliver):
     assert versions(board)[0] != two
 
 
-def test_update_that_does_not_run_is_taken_back(board, deliver):
+@pytest.fixture
+def systemd(board, deliver, monkeypatch):
+    """The board has systemd, whose systemctl only pretends."""
+    script = CARGO.replace("/run/systemd/system", str(board.state))
+    monkeypatch.setattr("edge_gru.shipping.board._CARGO", script)
+
+
+def test_service_is_enabled_and_started(board, systemd, deliver):
+    deliver()
+    assert board.said("systemctl").splitlines() == [
+        "enable --quiet edge-gru.service",
+        "start edge-gru.service",
+    ]
+
+
+def test_update_that_does_not_run_is_taken_back(board, systemd, deliver):
     deliver("one")
     one = board.said("version")
     board.is_now("code", "3")
+    board.is_now("broken")
     with pytest.raises(ShippingError, match="the new version does not run on"):
         deliver("two", has_systemd=True)
     assert board.said("version") == one

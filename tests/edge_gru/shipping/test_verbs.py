@@ -132,11 +132,28 @@ def test_plans_and_gates_are_json_for_programs(call, words):
     assert "expected --json together with --check or --dry-run" in refused.output
 
 
-@pytest.mark.parametrize("text", ["bundel = 'x'", "bundle = 1", "x"])
-def test_deploy_settings_that_are_none_are_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("bundel = 'x'", "unknown key 'bundel'; did you mean 'bundle'?"),
+        ("wifi = 'x'", "unknown key 'wifi'; see deploy/deploy.toml.example"),
+        ("bundle = 1", "bundle: expected `str`, got `int`; see deploy/deploy.toml.example"),
+        ("x", "expected TOML, got "),
+    ],
+)
+def test_deploy_settings_that_are_none_are_refused(tmp_path, text, sentence):
     file = tmp_path / "deploy.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"deploy\.toml: .*; see deploy/deploy\.toml\.example"):
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: {sentence}")):
         read_deploy_settings(file)
     with pytest.raises(ConfigError, match="check the path"):
         read_deploy_settings(tmp_path / "absent.toml")
+
+
+def test_secret_ssh_key_is_found_whichever_way_is_taken(call, tmp_path):
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    (tmp_path / "deploy.toml").write_text('ssh_keys = ["id"]\n')
+    refused = call("deb", "--python", "3.10", "--deploy", tmp_path / "deploy.toml")
+    assert refused.exit_code == 2
+    assert "is a secret ssh key, which must not leave this machine" in refused.output
+    assert not (tmp_path / "out").exists()
