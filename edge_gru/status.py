@@ -79,7 +79,7 @@ def _service(path: Path, now_s: float) -> tuple[Health | None, str, int, float |
     down = _why_down(health, age_s)
     if down:
         return health, down, DOWN, age_s
-    problem = _why_impaired(health, age_s)
+    problem = _why_impaired(health)
     return health, problem, IMPAIRED if problem else RUNNING, age_s
 
 
@@ -90,12 +90,12 @@ def _why_down(health: Health, age_s: float) -> str:
         return f"not running: it was stopped {duration(age_s)} ago"
     if not _is_alive(health.pid):
         return f"not running: it died {duration(age_s)} ago"
+    if age_s > _STALE_S:
+        return f"hangs: no sign of life for {duration(age_s)}"
     return ""
 
 
-def _why_impaired(health: Health, age_s: float) -> str:
-    if age_s > _STALE_S:
-        return f"hangs: no sign of life for {duration(age_s)}"
+def _why_impaired(health: Health) -> str:
     if health.state == "waiting":
         return f"waits for its port: {health.port_reason or health.port}"
     return f"no samples come from {health.port}" if health.state == "silent" else ""

@@ -160,7 +160,7 @@ def test_status_of_a_service_that_hangs(health, clock, tmp_path):
     tick(health, clock, 100)
     clock.now_s += 31
     found = report(tmp_path, clock)
-    assert (found.exit_code, found.problem) == (1, "hangs: no sign of life for 31 s")
+    assert (found.exit_code, found.problem) == (3, "hangs: no sign of life for 31 s")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,20 @@ def test_container_has_few_rights_and_sees_adapters_come_and_go(source):
     assert "privileged: true" not in text
 
 
+@pytest.mark.parametrize(("code", "is_healthy"), [(0, True), (1, True), (3, False), (127, False)])
+def test_container_without_its_sensor_is_well_and_one_that_hangs_is_not(
+    source, tmp_path, code, is_healthy
+):
+    text = (source.deploy / "container/Dockerfile").read_text()
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (.+)$", text, re.MULTILINE)
+    program = tmp_path / "edge-gru"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    checked = subprocess.run(["sh", "-c", check], check=False, env=env)
+    assert (checked.returncode == 0) is is_healthy
+
+
 def test_container_fills_its_store_once(source, tmp_path):
     start = (source.deploy / "container/start").read_text()
     store, factory, log = tmp_path / "store", tmp_path / "factory", tmp_path / "log"
