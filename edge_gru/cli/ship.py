@@ -189,6 +189,10 @@ def l4t(
     cargo = workshop.cargo
     tegra = LinuxForTegra(folder, board, cargo.login, debs)
     if remove:
+        look.refuse_check("--remove")
+        paths = tegra.brought()
+        if look.ends_before(lambda: [f"would take out {path}" for path in paths], removes=paths):
+            return
         click.echo(f"{tegra.remove()} files taken out of {tegra.rootfs}")
         return
     gates = [*tegra.gates(), *workshop.gates()]
@@ -246,12 +250,14 @@ def ssh(
 
     HOST is as for ssh, such as jetson@192.168.55.1. A copy that broke off goes on where it was.
     """
+    if rollback:
+        look.refuse_check("--rollback")
     password: str | None = None
     if ask_sudo:
         password = click.prompt(f"Password for sudo on {host}", hide_input=True, err=True)
     with Connection(host, options) as connection:
         delivery = Delivery(connection, workshop, password)
         if rollback:
-            delivery.rollback()
+            delivery.rollback(look)
         elif not look.ends_at(delivery.gates()):
             delivery.run(look)

@@ -24,6 +24,11 @@ class Look:
         if self.as_json and not (self.check or self.dry_run):
             raise click.UsageError("expected --json together with --check or --dry-run")
 
+    def refuse_check(self, option: str) -> None:
+        """Refuse ``--check`` beside an option that undoes something: it has no gates."""
+        if self.check:
+            raise click.UsageError(f"expected --check or {option}, got both; try --dry-run")
+
     def ends_at(self, gates: Sequence[Gate]) -> bool:
         """Print the gates if that is all that is wanted; the exit code is 1 if one is closed."""
         if not self.check:

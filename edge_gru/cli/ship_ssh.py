@@ -10,7 +10,7 @@ import click
 from edge_gru.cli.ship_look import Look
 from edge_gru.errors import ShippingError
 from edge_gru.shipping import Board, Connection, Facts, Gate, Workshop, refuse
-from edge_gru.shipping.board import KEPT, commands
+from edge_gru.shipping.board import KEPT, ROLLBACK, commands
 
 _DOWN = 3  # exit code of `edge-gru status`: the service does not run
 
@@ -118,13 +118,20 @@ class Delivery:
         else:
             click.echo(f"undo: ssh -t {host} sudo apt remove edge-gru")
 
-    def rollback(self) -> None:
+    def rollback(self, look: Look) -> None:
         """Install the package from before.
 
         Raises:
             ShippingError: there is none.
         """
         refuse(self._board.gates(self.facts))
+        if look.ends_before(
+            lambda: ["would run there as root:", ROLLBACK],
+            host=self.connection.host,
+            installed=self.facts.version,
+            runs_as_root=[ROLLBACK],
+        ):
+            return
         click.echo(f"{self._board.rollback()} is installed again")
         click.echo(self._board.status()[1].rstrip())
 

@@ -68,7 +68,7 @@ done
 rm -f "$upload"
 """
 
-_ROLLBACK = r"""
+ROLLBACK = r"""
 set -eu
 before=$(readlink "$kept/previous" || true)
 now=$(readlink "$kept/current" || true)
@@ -232,7 +232,7 @@ class Board:
         Raises:
             ShippingError: there is none.
         """
-        return self._as_root(_ROLLBACK, kept=self._kept).strip()
+        return self._as_root(ROLLBACK, kept=self._kept).strip()
 
     def set_power_mode(self, mode: int) -> int | None:
         """Ask nvpmodel for a power mode, which then stays; return the one that it is in.

@@ -221,19 +221,34 @@ class LinuxForTegra:
                     "replace the absolute link on the way by a relative one"
                 )
 
+    def brought(self) -> list[str]:
+        """List what an overlay has brought or changed; nothing without one.
+
+        Raises:
+            ShippingError: the record of it cannot be read.
+        """
+        record = self._record()
+        paths = [] if record is None else [*record.files, *record.edited]
+        return [str(self.rootfs / path) for path in paths]
+
+    def _record(self) -> _Record | None:
+        place = self.folder / MANIFEST
+        if not place.exists():
+            return None
+        try:
+            return msgspec.json.decode(place.read_bytes(), type=_Record)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
+
     def remove(self) -> int:
         """Take the overlay away; return how many files that were.
 
         Raises:
             ShippingError: the record of it cannot be read.
         """
-        place = self.folder / MANIFEST
-        if not place.exists():
+        record = self._record()
+        if record is None:
             return 0
-        try:
-            record = msgspec.json.decode(place.read_bytes(), type=_Record)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
         for path in record.files:
             (self.rootfs / path).unlink(missing_ok=True)
         restore(self.rootfs, record.edited)
@@ -241,7 +256,7 @@ class LinuxForTegra:
             folder = self.rootfs / path
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-        place.unlink()
+        (self.folder / MANIFEST).unlink()
         return len(record.files)
 
 

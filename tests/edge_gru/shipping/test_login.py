@@ -107,6 +107,18 @@ def test_dry_run_and_check_tell_and_change_nothing(call, tegra):
     assert snapshot(tegra) == before
 
 
+def test_dry_run_of_the_undo_undoes_nothing(call, tegra):
+    call()
+    laid = snapshot(tegra)
+    told = call("--remove", "--dry-run").output.splitlines()
+    assert f"would take out {tegra}/rootfs/usr/bin/edge-gru" in told
+    assert f"would take out {tegra}/rootfs/etc/hostname" in told
+    plan = json.loads(call("--remove", "--dry-run", "--json").output)
+    assert len(plan["removes"]) == len(told)
+    assert "expected --check or --remove, got both" in call("--remove", "--check").output
+    assert snapshot(tegra) == laid
+
+
 def test_another_user_than_that_of_the_rootfs_is_a_closed_gate(call, tegra, deploy_toml):
     deploy_toml('user = "anna"\nhostname = "pump-4"\n')
     refused = call()

@@ -51,9 +51,10 @@ def deliver(board, board_target, small_wheels, source, monkeypatch) -> Callable[
 
 @pytest.fixture
 def rollback(board, source) -> Callable[[], None]:
-    def run() -> None:
+    def run(look: Look = DO_IT) -> None:
         with Connection(board.host, board.options) as connection:
-            Delivery(connection, Workshop(source, Cargo()), kept=str(board.kept)).rollback()
+            delivery = Delivery(connection, Workshop(source, Cargo()), kept=str(board.kept))
+            delivery.rollback(look)
 
     return run
 
@@ -91,6 +92,9 @@ def test_update_keeps_the_way_back_and_rollback_takes_it(board, deliver, rollbac
     two, before = versions(board)
     assert before == one != two
     assert "--rollback" in capsys.readouterr().out
+    rollback(replace(DO_IT, dry_run=True))
+    assert 'dpkg --force-confold --install "$kept/$before"' in capsys.readouterr().out
+    assert versions(board) == (two, one)
     rollback()
     assert versions(board) == (one, two)
     assert board.said("version").strip() in one
