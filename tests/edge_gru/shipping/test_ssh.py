@@ -13,9 +13,13 @@ from edge_gru import shipping
 from edge_gru.cli.ship_look import Look
 from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.errors import ShippingError
-from edge_gru.shipping import Cargo, Connection, Workshop
+from edge_gru.shipping import Cargo, Connection, Facts, Workshop
 
 CARGO = shipping.board._CARGO
+FACTS = Facts(
+    arch="aarch64", python="3.10", is_root=True, has_sudo=True, has_dpkg=True, jetson="# R36",
+    n_free_bytes=1 << 40, version="", tensorrt="", has_systemd=True, power_mode=None,
+)  # fmt: skip
 DO_IT = Look(check=False, dry_run=False, as_json=False)
 
 
@@ -250,28 +254,21 @@ def test_dry_run_as_json_is_json_alone(board, deliver, capsys):
     assert not board.uploads.exists()
 
 
-WANTS_2 = Cargo(power_mode=2)
-
-
-def test_power_mode_is_not_changed_unasked(board, deliver, capsys):
-    deliver(cargo=WANTS_2, power_mode=1)
-    host = board.host
-    assert f"power mode: 1; for 2: ssh -t {host} sudo nvpmodel -m 2\n" in capsys.readouterr().out
-    assert board.said("nvpmodel") == ""
-
-
-def test_power_mode_that_nobody_wants_is_not_mentioned(deliver, capsys):
-    deliver(power_mode=1)
-    assert "power mode" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
-    ("now", "sentence"), [(2, "2, as wanted"), (None, "tells none, so 2 was not set")]
+    ("wanted", "now", "sentence"),
+    [
+        (2, 1, "power mode: 1; for 2: ssh -t jetson@b sudo nvpmodel -m 2\n"),
+        (2, 2, "power mode: 2, as wanted\n"),
+        (2, None, "power mode: jetson@b tells none, so 2 was not set\n"),
+        (None, 1, ""),
+    ],
 )
-def test_power_mode_that_is_right_or_unknown_is_left_alone(board, deliver, capsys, now, sentence):
-    deliver(cargo=WANTS_2, power_mode=now)
-    assert sentence in capsys.readouterr().out
-    assert board.said("nvpmodel") == ""
+def test_power_mode_is_never_changed_unasked(source, capsys, wanted, now, sentence):
+    unused = Connection("jetson@b")  # and not opened
+    delivery = Delivery(unused, Workshop(source, Cargo(power_mode=wanted)))
+    delivery._facts = replace(FACTS, power_mode=now)
+    delivery._settle_power_mode()
+    assert capsys.readouterr().out == sentence
 
 
 @pytest.mark.parametrize(
@@ -286,7 +283,7 @@ def test_power_mode_is_set_once_somebody_says_yes(
     board.is_now("pmode", f"pmode:000{mode_after} fmode:quiet\n")
     script = shipping.board._POWER.replace("/var/lib/nvpmodel/status", str(board.state / "pmode"))
     monkeypatch.setattr("edge_gru.shipping.board._POWER", script)
-    deliver(cargo=WANTS_2, power_mode=1)
+    deliver(cargo=Cargo(power_mode=2), power_mode=1)
     assert sentence in capsys.readouterr().out
     assert board.said("nvpmodel") == "-m 2\n"
 
