@@ -156,6 +156,11 @@ class FaultyDisk(Disk):
             return lambda: _write(path, content)
         return lambda: None
 
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is a file whose content was not synced."""
+        return any(path.is_file() for path in self._dirty)
+
     def lose(self, kept: float, tear: Tear = nul_tail) -> None:
         """Take away what was not made durable: of the names, all but the first share ``kept``.
 
