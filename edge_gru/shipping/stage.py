@@ -76,7 +76,7 @@ def _put_system_files(tree: Tree, source: Source, target: Target) -> None:
     tree.put("usr/lib/tmpfiles.d/edge-gru.conf", (deploy / "tmpfiles.d/edge-gru.conf").read_bytes())
     launcher = filled((deploy / "bin/edge-gru").read_text(), target)
     tree.put("usr/bin/edge-gru", launcher, is_program=True)
-    for name in ("setup", "compile"):
+    for name in ("setup", "precompile", "compile"):
         script = (deploy / "bin" / name).read_bytes()
         tree.put(f"usr/lib/edge-gru/{name}", script, is_program=True)
 

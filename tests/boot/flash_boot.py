@@ -34,6 +34,7 @@ from tests.deploy.report import Report
 
 RATE_HZ, ENOUGH_HZ = 150.0, 100.0
 STEADY_S = 30.0
+N_MODELS = 4  # that follow each other in turn, as versions of one
 CUT_RATE_HZ = 20.0  # an update has the rest of the machine
 FIRST_S = 60.0  # of guest time, from multi-user.target
 FIRST_PREDICTION = 'grep -m1 \'"kind":"prediction"\' /var/lib/edge-gru/predictions.jsonl'
@@ -194,7 +195,7 @@ def cut_power(
             subprocess.run(["cp", "--sparse=always", first.disk, disk], check=True)
             board = boards.enter_context(QemuBoard(elf, has_pty=False))
             log = first.log.with_name(f"console-{name}.log")
-            machine = replace(first, disk=disk, board=board, log=log, n_cpus=1)
+            machine = replace(first, disk=disk, board=board, log=log)
             lanes.append(Lane(name, machine, 1, hashes, report))
         counts = run_lanes(lanes, cuts)
     report.say(f"boots that served: {sum(counts.values())} of {len(cuts)}; {dict(counts)}")
@@ -218,7 +219,9 @@ def main() -> None:
         shutil.copy(Path(__file__).with_name("watch_store.py"), folder / "payload")
         fleet = Fleet.make(folder / "payload")
         n_versions = 3 + options.cuts // min(options.machines, options.cuts or 1)
-        models = {version: payload.model(version) for version in range(1, n_versions + 1)}
+        models = {
+            version: payload.model(version % N_MODELS) for version in range(1, n_versions + 1)
+        }
         for version, model in models.items():
             fleet.sign(model, version)
         disk = flash(image, folder, fleet, options, report)

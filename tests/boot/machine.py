@@ -23,14 +23,13 @@ HEALTH = "cat /run/edge-gru/health.json"
 
 @dataclass
 class Machine:
-    """The machine with its raw disk; each `on` is a boot, whose end is a power cut."""
+    """The machine, of one core, and its raw disk; each `on` is a boot that ends in a power cut."""
 
     image: GuestImage
     disk: Path
     payload: Path
     board: QemuBoard
     log: Path
-    n_cpus: int = 2
 
     @contextmanager
     def on(self) -> Iterator[Guest]:
@@ -43,7 +42,7 @@ class Machine:
                 payload=self.payload,
                 options=["-chardev", cable, "-device", ADAPTER],
                 log=self.log,
-                n_cpus=self.n_cpus,
+                n_cpus=1,
             )
             with guest:
                 guest.wait_until_up(BOOT_S, target="multi-user.target")
