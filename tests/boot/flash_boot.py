@@ -219,11 +219,12 @@ def main() -> None:
         shutil.copy(Path(__file__).with_name("watch_store.py"), folder / "payload")
         fleet = Fleet.make(folder / "payload")
         n_versions = 3 + options.cuts // min(options.machines, options.cuts or 1)
-        models = {
-            version: payload.model(version % N_MODELS) for version in range(1, n_versions + 1)
-        }
-        for version, model in models.items():
+        models = [payload.model(seed) for seed in range(N_MODELS)]
+        hashes = {}
+        for version in range(1, n_versions + 1):
+            model = models[version % N_MODELS]
             fleet.sign(model, version)
+            hashes[version] = model.hash
         disk = flash(image, folder, fleet, options, report)
         elf = payload.firmware(folder / "board")
         report.say(f"the disk is written; load of the host {os.getloadavg()[0]:.1f}")
@@ -231,7 +232,6 @@ def main() -> None:
             machine = Machine(image, disk, fleet.folder, board, options.folder / "console.log")
             first_boot(machine, report)
         if options.cuts:
-            hashes = {version: model.hash for version, model in models.items()}
             cut_power(machine, elf, hashes, options, report)
     report.say(f"{report.n_wrong} of the checks are wrong; load {os.getloadavg()[0]:.1f}")
     raise SystemExit(min(report.n_wrong, 1))
