@@ -41,6 +41,10 @@ class ItemSource(Protocol):
         """The counters so far."""
 
     @property
+    def overrun_samples(self) -> int:
+        """How many samples were dropped here so far; as in the counters, and quicker."""
+
+    @property
     def finished(self) -> bool:
         """Stopped, and everything that was read has been received."""
 
@@ -203,7 +207,7 @@ class Service:
             wait_s = min(flush.left_s(clock()), _SILENCE_S) if config.flush_s else _SILENCE_S
             item = link.receive(wait_s)
             if item is not None:
-                pipeline.process(item, link.statistics.overrun_samples)
+                pipeline.process(item, link.overrun_samples)
             elif link.finished:
                 return pipeline
             self._take_over(pipeline)

@@ -80,7 +80,7 @@ def _put_system_files(tree: Tree, source: Source, target: Target) -> None:
     tree.put(f"usr/share/edge-gru/{NETWORK}", (deploy / NETWORK).read_bytes())
     launcher = filled((deploy / "bin/edge-gru").read_text(), target)
     tree.put("usr/bin/edge-gru", launcher, is_program=True)
-    for name in ("setup", "compile", "register"):
+    for name in ("setup", "precompile", "compile", "register"):
         script = (deploy / "bin" / name).read_bytes()
         tree.put(f"usr/lib/edge-gru/{name}", script, is_program=True)
 

@@ -230,6 +230,7 @@ def test_example_config_shows_every_setting_and_its_default(deploy, tmp_path):
 SCRIPTS = [
     "flash-l4t.sh",
     "bin/setup",
+    "bin/precompile",
     "bin/compile",
     "bin/register",
     "container/start",

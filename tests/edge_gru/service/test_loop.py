@@ -32,6 +32,7 @@ class ScriptedLink:
         self._stopped = threading.Event()
         self.at_stop = threading.Event()
         self.statistics = LinkStatistics()
+        self.overrun_samples = 0
         self.is_closed = False
         self.timeouts_s: list[float] = []
 

@@ -271,6 +271,7 @@ class Feed:
         self._is_over = is_over
         self._n = -1
         self.statistics = LinkStatistics()
+        self.overrun_samples = 0
         self.finished = False
 
     def receive(self, timeout_s):

@@ -106,6 +106,7 @@ def test_package_has_owner_root_and_plain_modes(workshop, source, tmp_path, tool
     assert programs == {
         "./usr/bin/edge-gru",
         "./usr/lib/edge-gru/setup",
+        "./usr/lib/edge-gru/precompile",
         "./usr/lib/edge-gru/compile",
         "./usr/lib/edge-gru/register",
     }
