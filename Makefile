@@ -73,8 +73,9 @@ container-test: .venv/ready
 
 # As root: `ship l4t`, a boot of what it made on an emulated arm64 machine, and power cuts in updates.
 CUTS ?= 20
+MACHINES ?= 2
 flash-boot: .venv/ready
-	.venv/bin/python -m tests.boot.flash_boot --cuts $(CUTS)
+	.venv/bin/python -m tests.boot.flash_boot --cuts $(CUTS) --machines $(MACHINES)
 
 # From the package index: the wheels of every Python that a board may have.
 wheels-test: .venv/ready

@@ -195,7 +195,12 @@ class Link:
     @property
     def statistics(self) -> LinkStatistics:
         """A copy of the counters."""
-        return replace(self._counts, overrun_samples=self._queue.overrun_samples)
+        return replace(self._counts, overrun_samples=self.overrun_samples)
+
+    @property
+    def overrun_samples(self) -> int:
+        """How many samples were dropped so far since the consumer was late; makes no copy."""
+        return self._queue.overrun_samples
 
     def close(self) -> None:
         """Stop, and close the port; a second time does nothing."""

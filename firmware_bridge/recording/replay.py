@@ -60,6 +60,11 @@ class ReplayLink:
         self._first_s = 0.0 if self._upcoming is None else _when_s(self._upcoming)
 
     @property
+    def overrun_samples(self) -> int:
+        """None: what is not received yet stays in the file."""
+        return self.statistics.overrun_samples
+
+    @property
     def finished(self) -> bool:
         """Whether everything was received, or the replay was stopped."""
         return self._upcoming is None or self._stopped.is_set()

@@ -1,11 +1,12 @@
 """From `ship l4t` to a board that serves, over power cuts: an emulated arm64 machine.
 
-    python -m tests.boot.flash_boot [--folder build/arm64] [--cuts 20] [--seed 1]
+    python -m tests.boot.flash_boot [--folder build/arm64] [--cuts 20] [--seed 1] [--machines 2]
 
 The rootfs of a stand-in for Linux_for_Tegra is that of a real arm64 Debian, written to a disk as a
 flash would and booted in QEMU, with an emulated USB adapter and real firmware behind it. Then the
-supply is pulled at random instants while a model is updated. Root only. Ends with 1 if something is
-not as it should be.
+supply of machines with copies of that disk is pulled at random instants while a model is updated.
+Root only; needs mmdebstrap, qemu-system-arm and qemu-utils. Ends with 1 if something is not as it
+should be.
 """
 
 from __future__ import annotations
@@ -18,30 +19,31 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from firmware_bridge.simulator import QemuBoard
 from tests.boot import payload
-from tests.boot.guest import PAYLOAD, Guest, GuestError
+from tests.boot.guest import Guest
 from tests.boot.guest_image import GuestImage, write_disk
+from tests.boot.machine import BOOT_S, HEALTH, SLOW_S, Machine, health, until_predicting
+from tests.boot.power_cuts import STORE, Lane, draw_cuts, run_lanes
 from tests.deploy.parcel import TOP, Fleet, ship
 from tests.deploy.report import Report
 
-RATE_HZ = 110.0
-BOOT_S, SLOW_S = 1800.0, 600.0
+RATE_HZ, ENOUGH_HZ = 150.0, 100.0
+STEADY_S = 30.0
+N_MODELS = 4  # that follow each other in turn, as versions of one
+CUT_RATE_HZ = 20.0  # an update has the rest of the machine
 FIRST_S = 60.0  # of guest time, from multi-user.target
-HEALTH = "cat /run/edge-gru/health.json"
 FIRST_PREDICTION = 'grep -m1 \'"kind":"prediction"\' /var/lib/edge-gru/predictions.jsonl'
-ADAPTER = f"usb-serial,chardev=cable,id=adapter,serial={payload.SERIAL_NUMBER}"
-SETTINGS = f"""store = "/var/lib/edge-gru/bundles"
+CONFIG = "/etc/edge-gru/edge-gru.toml"
+SETTINGS = f"""store = "{STORE}"
 port = "{payload.SENSOR}"
 wait_for_port = true
 rate_hz = {RATE_HZ}
-outputs = ["/var/lib/edge-gru/predictions.jsonl", "board"]
+outputs = ["/var/lib/edge-gru/predictions.jsonl"]
 """
 DEPLOY = f"""bundle = "model-1.egb"
 pubkeys = ["fleet.pub"]
@@ -97,7 +99,9 @@ def look_at_gates(tegra: Path, words: list[object], report: Report) -> None:
     wizard.unlink()
 
 
-def flash(image: GuestImage, folder: Path, fleet: Fleet, options: Any, report: Report) -> Path:
+def flash(
+    image: GuestImage, folder: Path, fleet: Fleet, options: argparse.Namespace, report: Report
+) -> Path:
     """Lay the overlay, and write the rootfs to a disk as a flash does."""
     tegra = stand_in(image, folder)
     (fleet.folder / "settings.toml").write_text(SETTINGS)
@@ -115,70 +119,44 @@ def flash(image: GuestImage, folder: Path, fleet: Fleet, options: Any, report: R
     return disk
 
 
-@dataclass
-class Machine:
-    """The machine with its disk; each `on` is a boot, whose end is a power cut."""
-
-    image: GuestImage
-    disk: Path
-    payload: Path
-    board: QemuBoard
-    log: Path
-
-    @contextmanager
-    def on(self) -> Iterator[Guest]:
-        """Switch it on, wait until it is up, pull the supply at the end."""
-        cable = f"socket,id=cable,path={self.board.uart_path},reconnect=1"
-        options = ["-chardev", cable, "-device", ADAPTER]
-        guest = Guest(
-            self.image, disk=self.disk, payload=self.payload, options=options, log=self.log
-        )
-        with guest:
-            guest.wait_until_up(BOOT_S)
-            yield guest
-
-
-def health(guest: Guest) -> dict[str, Any]:
-    """What the service says of itself; empty: nothing yet."""
-    try:
-        return json.loads(guest.run(HEALTH, check=False).out or "{}")
-    except json.JSONDecodeError:
-        return {}
-
-
-def until_predicting(guest: Guest, *, rate_hz: float = 1.0) -> dict[str, Any]:
-    """Wait until it predicts so often; return its health."""
-    deadline_s = time.monotonic() + SLOW_S
-    while True:
-        found = health(guest)
-        if found.get("state") == "predicting" and found["rate_hz"] >= rate_hz:
-            return found
-        if time.monotonic() > deadline_s:
-            said = guest.run("systemctl status edge-gru --no-pager -l", check=False).out
-            raise GuestError(f"it does not predict: {found} {said}")
-        time.sleep(1.0)
-
-
 def look_at_first_boot(guest: Guest, report: Report) -> None:
-    """How soon it predicts, and what the board is like then."""
-    found = until_predicting(guest)
+    """How soon it predicts as often as it should."""
+    found = until_predicting(guest, rate_hz=ENOUGH_HZ)
     first = json.loads(guest.run(FIRST_PREDICTION).out)
     up_us = guest.run("systemctl show -P ActiveEnterTimestampMonotonic multi-user.target").out
-    after_s = first["mono_ns"] * 1e-9 - int(up_us) * 1e-6
-    report.check("first prediction after multi-user.target, s", f"{after_s:.1f}",
-                 is_right=after_s <= FIRST_S)  # fmt: skip
-    found = until_predicting(guest, rate_hz=100.0)
-    report.check("predictions a second", found["rate_hz"], is_right=True)
-    time.sleep(20.0)
-    summary = health(guest)["summary"]
-    lost = {name: summary[name] for name in ("lost_samples", "overrun_samples", "frames_bad")}
-    kept = {"n_predictions": summary["n_predictions"], **lost}
-    n_lost = summary["lost_samples"] + summary["overrun_samples"]
-    report.check("lost", kept, is_right=n_lost == 0)
+    up_s = int(up_us) * 1e-6
+    first_s, enough_s = first["mono_ns"] * 1e-9 - up_s, found["mono_s"] - up_s
+    report.check(f"after multi-user.target, s: first prediction; {ENOUGH_HZ:g} a second",
+                 f"{first_s:.1f}; {enough_s:.1f}", is_right=enough_s <= FIRST_S)  # fmt: skip
+
+
+def look_at_board(guest: Guest, report: Report) -> None:
+    """What the board is like once all that its first boot begins is done."""
+    guest.run("systemctl is-system-running --wait", check=False, timeout_s=BOOT_S)
+    state = guest.run("dpkg-query -W -f '${Status}' edge-gru").out
+    report.check("dpkg has the package as", state, is_right=state == "install ok installed")
     screen = guest.run("edge-gru status", check=False, timeout_s=SLOW_S).out
     report.check("edge-gru status", f"\n{screen}", is_right="predicting" in screen)
     failed = guest.run("systemctl --failed --plain --no-legend", check=False).out.strip()
     report.check("failed units", failed or "none", is_right="edge-gru" not in failed)
+
+
+def look_at_pace(guest: Guest, report: Report) -> None:
+    """How often it predicts, by its own clock, and whether anything is lost."""
+    begun = health(guest)
+    time.sleep(STEADY_S)
+    ended = health(guest)
+    seconds = ended["mono_s"] - begun["mono_s"]
+    summary = ended["summary"]
+    n_more = summary["n_predictions"] - begun["summary"]["n_predictions"]
+    report.check(f"predictions a second, over {seconds:.1f} s", f"{n_more / seconds:.1f}",
+                 is_right=n_more >= ENOUGH_HZ * seconds)  # fmt: skip
+    lost = {name: summary[name] for name in ("lost_samples", "overrun_samples", "frames_bad")}
+    waiting = summary["link"]["samples"] - summary["n_samples"]
+    kept = {"n_predictions": summary["n_predictions"], **lost, "still to predict": waiting}
+    n_lost = summary["lost_samples"] + summary["overrun_samples"]
+    report.check("lost", kept, is_right=n_lost == 0)
+    report.say(f"      load of the host {os.getloadavg()[0]:.1f}")
 
 
 def look_at_hot_plug(guest: Guest, report: Report) -> None:
@@ -193,39 +171,34 @@ def look_at_hot_plug(guest: Guest, report: Report) -> None:
                  is_right=found["summary"]["reconnects"] >= 1)  # fmt: skip
 
 
-def update(version: int) -> str:
-    """The command that brings a version of the model from the payload."""
-    return f"edge-gru bundle install --trial 0 {PAYLOAD}/model-{version}.egb"
+def first_boot(machine: Machine, report: Report) -> None:
+    """Boot what was flashed, look at it, and leave a disk for the power cuts."""
+    with machine.on() as guest:
+        report.say(f"multi-user.target is reached; load of the host {os.getloadavg()[0]:.1f}")
+        look_at_first_boot(guest, report)
+        look_at_pace(guest, report)
+        look_at_hot_plug(guest, report)
+        look_at_board(guest, report)
+        guest.run(f"sed -i 's/^rate_hz.*/rate_hz = {CUT_RATE_HZ}/' {CONFIG}; sync")
 
 
-def cut_power(machine: Machine, report: Report, n_cuts: int, chance: random.Random) -> None:
-    """Update again and again, cut each update at some instant; every boot serves old or new."""
-    serving, wanted, install_s = 1, 1, 0.0
-    counts = {"old": 0, "new": 0}
-    for number in range(n_cuts + 1):
-        with machine.on() as guest:
-            if number == 0:
-                look_at_first_boot(guest, report)
-                look_at_hot_plug(guest, report)
-                begun_s = time.monotonic()
-                guest.run(update(2), timeout_s=SLOW_S)
-                install_s = time.monotonic() - begun_s
-                report.say(f"an update takes {install_s:.1f} s here")
-                serving = wanted = 2
-            else:
-                found = until_predicting(guest)["bundle"]["version"]
-                is_right = found in (serving, wanted)
-                counts["new" if found == wanted else "old"] += 1
-                report.check(f"after cut {number}, serves version", found, is_right=is_right)
-                serving = found
-            if number == n_cuts:
-                break
-            wanted = serving + 1
-            at_s = chance.uniform(0.0, 1.5 * install_s)  # the next one may be slower
-            guest.run(f"nohup {update(wanted)} >/run/update 2>&1 &")
-            time.sleep(at_s)
-            report.say(f"cut {number + 1}: {at_s:.1f} s into the update to version {wanted}")
-    report.say(f"boots that served: {sum(counts.values())} of {n_cuts}; {counts}")
+def cut_power(
+    first: Machine, elf: Path, hashes: dict[int, str], options: argparse.Namespace, report: Report
+) -> None:
+    """Cut updates on copies of a machine, side by side; every boot serves the old or the new."""
+    cuts = draw_cuts(options.cuts, random.Random(options.seed))
+    report.say(f"instants, by seed {options.seed}: {', '.join(map(str, cuts))}")
+    lanes = []
+    with ExitStack() as boards:
+        for name in "ABCDEFGH"[: min(options.machines, len(cuts))]:
+            disk = first.disk.with_name(f"disk-{name}.img")
+            subprocess.run(["cp", "--sparse=always", first.disk, disk], check=True)
+            board = boards.enter_context(QemuBoard(elf, has_pty=False))
+            log = first.log.with_name(f"console-{name}.log")
+            machine = replace(first, disk=disk, board=board, log=log)
+            lanes.append(Lane(name, machine, 1, hashes, report))
+        counts = run_lanes(lanes, cuts)
+    report.say(f"boots that served: {sum(counts.values())} of {len(cuts)}; {dict(counts)}")
 
 
 def main() -> None:
@@ -235,6 +208,7 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="Of a Python 3.11 on aarch64.")
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--machines", type=int, default=2, help="That are cut side by side.")
     options = parser.parse_args()
     report = Report()
     image = GuestImage(options.folder, say=report.say)
@@ -242,15 +216,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = Path(made)
         (folder / "payload").mkdir()
+        shutil.copy(Path(__file__).with_name("watch_store.py"), folder / "payload")
         fleet = Fleet.make(folder / "payload")
-        models = [payload.model(seed) for seed in (0, 1)]
-        for version in range(1, options.cuts + 3):
-            fleet.sign(models[version % 2], version)
+        n_versions = 3 + options.cuts // min(options.machines, options.cuts or 1)
+        models = [payload.model(seed) for seed in range(N_MODELS)]
+        hashes = {}
+        for version in range(1, n_versions + 1):
+            model = models[version % N_MODELS]
+            fleet.sign(model, version)
+            hashes[version] = model.hash
         disk = flash(image, folder, fleet, options, report)
-        report.say(f"the disk is written; load {os.getloadavg()[0]:.1f}")
-        with QemuBoard(payload.firmware(folder / "board"), has_pty=False) as board:
+        elf = payload.firmware(folder / "board")
+        report.say(f"the disk is written; load of the host {os.getloadavg()[0]:.1f}")
+        with QemuBoard(elf, has_pty=False) as board:
             machine = Machine(image, disk, fleet.folder, board, options.folder / "console.log")
-            cut_power(machine, report, options.cuts, random.Random(options.seed))
+            first_boot(machine, report)
+        if options.cuts:
+            cut_power(machine, elf, hashes, options, report)
     report.say(f"{report.n_wrong} of the checks are wrong; load {os.getloadavg()[0]:.1f}")
     raise SystemExit(min(report.n_wrong, 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,16 @@ from firmware_bridge import PortError
 from firmware_bridge.simulator.qemu_process import Conversation, QemuProcess
 from tests.boot.guest_image import GuestImage, write_disk
 
-KERNEL_LINE = "console=ttyAMA0 root=/dev/vda rw quiet mitigations=off systemd.show_status=0"
-MACHINE = "-M virt,gic-version=3 -cpu cortex-a72 -smp 2 -m 1536 -accel tcg,thread=multi -nodefaults"
+# Where the kernel has page tables of its own, as KASLR asks for, QEMU forgets addresses at every
+# system call, and a boot takes twice as long.
+KERNEL_LINE = (
+    "console=ttyAMA0 root=/dev/vda rw quiet mitigations=off kpti=off nokaslr systemd.show_status=0"
+)
+MACHINE = "-M virt,gic-version=3 -cpu cortex-a72 -m 1536 -accel tcg,thread=multi -nodefaults"
 DEVICES = "-device virtio-rng-pci -device qemu-xhci,id=xhci -device virtio-serial-pci"
 AGENT = "-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
+TELLER = "-device virtserialport,chardev=teller,name=teller"
+TELL = "/dev/virtio-ports/teller"
 PAYLOAD = "/mnt"
 _ANSWER_S = 60.0
 _LOOK_S = 0.2
@@ -42,10 +49,11 @@ class Guest:
 
     Args:
         image: what it boots.
-        disk: a disk of `GuestImage.copy_disk` that keeps what is written; None: all is forgotten.
+        disk: raw or ``.qcow2``, keeps what is written; None: the image's, and all is forgotten.
         payload: a folder that the guest finds under ``/mnt``, read-only.
         options: more of QEMU's, such as devices.
         log: where the console is written.
+        n_cpus: how many it has.
     """
 
     def __init__(
@@ -56,25 +64,28 @@ class Guest:
         payload: Path | None = None,
         options: Sequence[str] = (),
         log: Path = Path("/dev/null"),
+        n_cpus: int = 2,
     ) -> None:
         self._image = image
         self._disk = disk
         self._payload = payload
         self._options = options
         self._log = log
+        self._n_cpus = n_cpus
         self._qemu = QemuProcess("qemu-system-aarch64")
         self._agent: Conversation | None = None
+        self._teller: socket.socket | None = None
+        self._told = "\n"
 
     def start(self) -> None:
         """Switch on; see `wait_until_up`."""
         self._qemu.prepare()
-        options = f"{MACHINE} {DEVICES} {AGENT}".split()
+        options = f"{MACHINE} -smp {self._n_cpus} {DEVICES} {AGENT} {TELLER}".split()
         options += ["-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd)]
         options += ["-append", KERNEL_LINE, "-serial", f"file:{self._log}"]
-        options += [
-            "-chardev",
-            f"socket,id=agent,path={self._qemu.path('agent')},server=on,wait=off",
-        ]
+        for name in ("agent", "teller"):
+            path = self._qemu.path(name)
+            options += ["-chardev", f"socket,id={name},path={path},server=on,wait=off"]
         disk = f"{self._disk}" if self._disk else f"{self._image.disk},snapshot=on"
         options += self._drive("root", disk)
         if self._payload is not None:
@@ -86,28 +97,36 @@ class Guest:
 
     @staticmethod
     def _drive(name: str, file: str) -> list[str]:
-        drive = f"if=none,id={name},format=raw,file={file}"
+        format_ = "qcow2" if file.endswith(".qcow2") else "raw"
+        drive = f"if=none,id={name},format={format_},file={file}"
         return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
-    def wait_until_up(self, timeout_s: float) -> float:
-        """Wait until systemd has reached its target, mount the payload; return the uptime in s.
+    def wait_until_up(self, timeout_s: float, *, target: str = "") -> float:
+        """Wait until systemd is done, mount the payload; return the uptime in s.
+
+        With a ``target`` wait for no more than that.
 
         Raises:
             GuestError: not in time.
         """
         self._agent = Conversation(self._qemu.connect("agent"))
+        self._teller = self._qemu.connect("teller")
         self._ask("guest-ping", timeout_s=timeout_s)  # QEMU keeps it until the agent listens
-        self.run("systemctl is-system-running --wait", check=False, timeout_s=timeout_s)
+        wait = f"systemctl start {target}" if target else "systemctl is-system-running --wait"
+        self.run(wait, check=False, timeout_s=timeout_s)
         if self._payload is not None:
             self.run(f"mount -o ro /dev/disk/by-label/payload {PAYLOAD}")
         return float(self.run("cat /proc/uptime").out.split()[0])
 
     def stop(self) -> None:
         """Pull the supply: what the guest has not written to its disk is gone."""
+        self._qemu.stop()
         if self._agent is not None:
             self._agent.close()
             self._agent = None
-        self._qemu.stop()
+        if self._teller is not None:
+            self._teller.close()
+            self._teller = None
 
     def shut_down(self, timeout_s: float) -> None:
         """Let the guest switch itself off.
@@ -132,23 +151,54 @@ class Guest:
         Raises:
             GuestError: it fails and ``check``, or does not end.
         """
+        result = self.finish(self.begin(command, stdin=stdin), timeout_s=timeout_s)
+        if check and result.status:
+            raise GuestError(f"{command} ended with {result.status}: {result.err or result.out}")
+        return result
+
+    def begin(self, command: str, *, stdin: bytes = b"") -> int:
+        """Begin to run a line of shell as root; return its process number."""
         arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
         if stdin:
             arguments["input-data"] = base64.b64encode(stdin).decode()
-        pid = self._ask("guest-exec", arguments)["pid"]
+        number: int = self._ask("guest-exec", arguments)["pid"]
+        return number
+
+    def finish(self, number: int, *, timeout_s: float = _ANSWER_S) -> Result:
+        """Wait for the end of what was begun.
+
+        Raises:
+            GuestError: it does not end.
+        """
         deadline_s = time.monotonic() + timeout_s
-        while not (done := self._ask("guest-exec-status", {"pid": pid}))["exited"]:
+        while not (done := self._ask("guest-exec-status", {"pid": number}))["exited"]:
             if time.monotonic() > deadline_s:
-                raise GuestError(f"after {timeout_s:g} s there is no end of: {command}")
+                raise GuestError(f"after {timeout_s:g} s there is no end of process {number}")
             time.sleep(_LOOK_S)
         out, err = (
             base64.b64decode(done.get(name, "")).decode(errors="replace")
             for name in ("out-data", "err-data")
         )
-        result = Result(done.get("exitcode", -1), out, err)
-        if check and result.status:
-            raise GuestError(f"{command} ended with {result.status}: {err or out}")
-        return result
+        return Result(done.get("exitcode", -1), out, err)
+
+    def until_told(self, line: str, timeout_s: float) -> None:
+        """Wait until the guest writes a line to `TELL`; others before it are passed over.
+
+        Raises:
+            GuestError: not in time.
+        """
+        if self._teller is None:
+            raise PortError("the guest is off; start it first")
+        self._teller.settimeout(timeout_s)
+        try:
+            while f"\n{line}\n" not in self._told:
+                part = self._teller.recv(4096)
+                if not part:
+                    raise GuestError(f"the guest is off and has told no {line}")
+                self._told += part.decode()
+        except TimeoutError as error:
+            raise GuestError(f"in {timeout_s:g} s the guest told no {line}") from error
+        self._told = "\n" + self._told.partition(f"\n{line}\n")[2]
 
     def until(self, command: str, is_enough: Callable[[str], Any], timeout_s: float) -> str:
         """Run a command again and again until its output is enough; return that.

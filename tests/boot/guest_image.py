@@ -7,12 +7,14 @@ ModemManager and Python, and QEMU's agent, through which the host runs commands.
 
 from __future__ import annotations
 
+import compileall
 import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,6 +149,9 @@ def prepare(tree: Path, kernel_release: str) -> None:
     (tree / "etc/hostname").write_text("edge-gru-guest\n")
     (tree / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
     (tree / "usr/bin/awk").symlink_to("mawk")
+    if sys.version_info[:2] == tuple(map(int, PYTHON.split("."))):
+        library = tree / f"usr/lib/python{PYTHON}"
+        compileall.compile_dir(library, quiet=2, stripdir=str(tree), prependdir="/")
     subprocess.run(["depmod", "-b", tree, kernel_release], check=True)
     subprocess.run(["systemd-sysusers", f"--root={tree}"], check=True, capture_output=True)
     systemctl = ["systemctl", f"--root={tree}", "--quiet"]

@@ -91,6 +91,7 @@ class PausingLink:
         self._script = deque(script)
         self._stopped = threading.Event()
         self.statistics = LinkStatistics()
+        self.overrun_samples = 0
 
     @property
     def finished(self) -> bool:

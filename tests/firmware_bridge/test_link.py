@@ -264,7 +264,8 @@ def test_a_late_consumer_gets_the_newest_samples_and_a_gap(source, open_link, bo
     assert gap.n_missing >= 300
     assert isinstance(got.items[2], SampleBlock)
     assert got.items[2].seq[0] == gap.n_missing
-    assert sum(g.n_missing for g in got.events(Gap)) == got.link.statistics.overrun_samples
+    n_missing = sum(gap.n_missing for gap in got.events(Gap))
+    assert n_missing == got.link.statistics.overrun_samples == got.link.overrun_samples
 
 
 def test_stop_ends_reading_and_nothing_read_is_lost(board, source, open_link):
