@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
-  link-soak boot-arm64 flash-boot deb-test wheels-test tensorrt-parse tensorrt-signatures test-gpu \
+  link-soak boot-arm64 flash-boot deb-test container-test wheels-test tensorrt-parse tensorrt-signatures test-gpu \
   mutants test-pythons sbom clean
 .PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
@@ -60,10 +60,16 @@ link-soak: .venv/ready
 boot-arm64: .venv/ready
 	.venv/bin/python -m tests.boot.boot_arm64
 
-# As root: packages on Debian 12 and 13, installed, upgraded, removed and purged in chroots.
-DEB_TEST ?= --arch amd64
+# As root: packages on Debian 12 and 13, amd64 and emulated arm64, each in a chroot: installed by dpkg
+# and over ssh, run, given models, upgraded, removed and purged. Two hours; DEB_TEST names some.
+DEB_TEST ?=
 deb-test: .venv/ready
 	.venv/bin/python -m tests.deploy.debs $(DEB_TEST)
+
+# As root, with Debian's docker.io and docker-compose: the image, built and run as compose.yaml says.
+CONTAINER_TEST ?=
+container-test: .venv/ready
+	.venv/bin/python -m tests.deploy.containers $(CONTAINER_TEST)
 
 # As root: `ship l4t`, a boot of what it made on an emulated arm64 machine, and power cuts in updates.
 CUTS ?= 20

@@ -11,7 +11,7 @@ usage: sudo deploy/flash-l4t.sh LINUX_FOR_TEGRA --board NAME [--user NAME] [--ho
   --board NAME  board configuration, such as jetson-orin-nano-devkit
   --user NAME   default user, made if there is none; its password is asked for
   --host NAME   host name that goes with it (default: edge-gru)
-  --check       show the gates, and end
+  --check       show the gates, of this machine too, and end: 1 if one is closed
   --no-flash    stop before the flash
   $FLASH        the command that flashes (default: the one for an NVMe disk in NVIDIA's Quick Start)
 
@@ -53,15 +53,62 @@ make_user() { # which also keeps the first-boot wizard from starting
     fi
 }
 
-check_host() { # what the flash itself needs of this machine
-    local autosuspend=/sys/module/usbcore/parameters/autosuspend
-    if [[ -e $autosuspend && $(<"$autosuspend") != -1 ]]; then
-        die "USB autosuspend stalls a flash; switch it off: echo -1 | sudo tee $autosuspend"
+# The gates of this machine; those of the rootfs and of what travels along are `edge-gru ship l4t --check`.
+# EDGE_GRU_HOST is where its /proc and /sys are found, for who wants to try them.
+host_root=${EDGE_GRU_HOST:-}
+n_closed=0
+
+gate() { # name, whether it is open, what was found, the way out
+    if [[ $2 == yes ]]; then
+        echo "PASS  $1: $3"
+    else
+        echo "FAIL  $1: $3; $4"
+        n_closed=$((n_closed + 1))
     fi
-    command -v exportfs >/dev/null ||
-        die "expected an NFS server, which the flash reads from; sudo $tegra/tools/l4t_flash_prerequisites.sh"
-    grep -qs 0955 /sys/bus/usb/devices/*/idVendor ||
-        die "no board in recovery mode on USB (0955:*); hold its recovery button while it is switched on"
+}
+
+gate_programs() { # what apply_binaries.sh and l4t_create_default_user.sh need: they run programs of the board
+    local open=no found="this machine runs no programs of the board: Exec format error"
+    [[ $(uname -m) == aarch64 || -e $host_root/proc/sys/fs/binfmt_misc/qemu-aarch64 ]] &&
+        open=yes found="it runs programs of the board"
+    gate binfmt $open "$found" "sudo apt install qemu-user-static binfmt-support"
+}
+
+gate_usb_power() {
+    local file=$host_root/sys/module/usbcore/parameters/autosuspend open=yes found="it is off"
+    if [[ -e $file && $(<"$file") != -1 ]]; then
+        open=no found="it is on, which stalls a flash"
+    fi
+    gate "USB autosuspend" $open "$found" "echo -1 | sudo tee /sys/module/usbcore/parameters/autosuspend"
+}
+
+gate_nfs() {
+    local open=no found="there is none, and the flash reads from it"
+    command -v exportfs >/dev/null && open=yes found="exportfs is there"
+    gate "NFS server" $open "$found" "sudo $tegra/tools/l4t_flash_prerequisites.sh"
+}
+
+gate_board() {
+    local open=no found="none on USB (0955:*)"
+    grep -qs 0955 "$host_root"/sys/bus/usb/devices/*/idVendor && open=yes found="it is on USB"
+    gate "board in recovery mode" $open "$found" "hold its recovery button while it is switched on"
+}
+
+gates_of_host() { # of what is still to be done
+    if [[ ! -e $tegra/rootfs/etc/nv_tegra_release ]] || ! has_user; then
+        gate_programs
+    fi
+    if [[ $is_flashed == yes ]]; then
+        gate_usb_power
+        gate_nfs
+        gate_board
+    fi
+}
+
+refuse() { # at closed gates: says the first one, and its way out
+    local closed
+    closed=$(grep -m 1 '^FAIL' <<<"$1") || return 0
+    die "${closed#FAIL  }; --check shows all"
 }
 
 flash() {
@@ -97,9 +144,12 @@ done
 tegra=$(realpath "$tegra")
 
 if [[ $check == yes ]]; then
-    exec edge-gru ship l4t "$tegra" --board "$board" --check "$@"
+    gates_of_host
+    edge-gru ship l4t "$tegra" --board "$board" --check "$@" || n_closed=$((n_closed + 1))
+    exit $((n_closed > 0))
 fi
 [[ $EUID -eq 0 ]] || die "expected to run as root, who owns the files of the board; use: sudo $0 ..."
+refuse "$(gates_of_host | grep -v 'recovery mode')" # somebody has to get up for that one: it comes last
 apply_drivers
 make_user
 edge-gru ship l4t "$tegra" --board "$board" "$@" # refuses while the wizard would start
@@ -107,6 +157,6 @@ if [[ $is_flashed == no ]]; then
     say "everything is in $tegra/rootfs; run this again without --no-flash"
     exit
 fi
-check_host
+refuse "$(gate_board)"
 flash
 say "the board starts now; in a minute: ssh ${user:-USER}@192.168.55.1 edge-gru status"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ RUNNING, IMPAIRED, DOWN = 0, 1, 3  # exit codes, the last as that of `systemctl 
 _STALE_S = 30.0  # beyond systemd's watchdog
 _MAX_COMPILE_BYTES = 1 << 16
 _MIB = 1 << 20
+_COLUMNS = 80  # of a serial console
+_NAME_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,15 @@ def _service(path: Path, now_s: float) -> tuple[Health | None, str, int, float |
     try:
         health = read_health(path)
     except FileNotFoundError:
-        return None, f"not running: there is no {path}", DOWN, None
+        hint = "; start it: sudo systemctl start edge-gru" if path == HEALTH else ""
+        return None, f"not running: there is no {path}{hint}", DOWN, None
     except EdgeGruError as error:
         return None, f"not known: {error}", DOWN, None
     age_s = max(now_s - health.mono_s, 0.0)
     down = _why_down(health, age_s)
     if down:
         return health, down, DOWN, age_s
-    problem = _why_impaired(health, age_s)
+    problem = _why_impaired(health)
     return health, problem, IMPAIRED if problem else RUNNING, age_s
 
 
@@ -86,12 +90,12 @@ def _why_down(health: Health, age_s: float) -> str:
         return f"not running: it was stopped {duration(age_s)} ago"
     if not _is_alive(health.pid):
         return f"not running: it died {duration(age_s)} ago"
+    if age_s > _STALE_S:
+        return f"hangs: no sign of life for {duration(age_s)}"
     return ""
 
 
-def _why_impaired(health: Health, age_s: float) -> str:
-    if age_s > _STALE_S:
-        return f"hangs: no sign of life for {duration(age_s)}"
+def _why_impaired(health: Health) -> str:
     if health.state == "waiting":
         return f"waits for its port: {health.port_reason or health.port}"
     return f"no samples come from {health.port}" if health.state == "silent" else ""
@@ -144,20 +148,31 @@ def duration(seconds: float) -> str:
 
 
 def lines(report: Report) -> list[str]:
-    """Write a report as one screen of plain text, 80 columns where the words allow it."""
-    found = [_line("service", report.problem or "predicting")]
+    """Write a report as one screen of plain ASCII in 80 columns, as a serial console has it."""
+    rows = [("service", report.problem or "predicting")]
     if report.health is not None:
-        found += _health_lines(report.health)
-    found += [_line(name, text) for name, text in _store_rows(report)]
+        rows += _health_rows(report.health)
+    rows += _store_rows(report)
     if report.compiling is not None:
-        found.append(_line("compile", ", ".join(f"{k} {v}" for k, v in report.compiling.items())))
+        rows.append(("compile", ", ".join(f"{k} {v}" for k, v in report.compiling.items())))
     if report.n_free_bytes is not None:
-        found.append(_line("disk", f"{report.n_free_bytes // _MIB} MiB free"))
-    return found
+        rows.append(("disk", f"{report.n_free_bytes // _MIB} MiB free"))
+    return [line for name, text in rows for line in _wrapped(name, text)]
 
 
-def _line(name: str, text: str) -> str:
-    return f"{name:<10}{text}"
+def _wrapped(name: str, text: str) -> list[str]:
+    """Fold a row; what a terminal might take for a command is shown as an escape."""
+    plain = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+    indent = " " * _NAME_COLUMNS
+    first = f"{name:<{_NAME_COLUMNS}}"
+    return textwrap.wrap(
+        plain,
+        _COLUMNS,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    ) or [first.rstrip()]
 
 
 _HEALTH = """\
@@ -177,27 +192,32 @@ alerts    {alerts}
 clock     {clock}"""
 
 
-def _health_lines(health: Health) -> list[str]:
+def _health_rows(health: Health) -> list[tuple[str, str]]:
     summary = health.summary
     saturated = (f"{name} {n}" for name, n in summary.saturated.items())
-    text = _HEALTH.format(
-        h=health,
-        s=summary,
-        t=summary.latency,
-        uptime=duration(health.uptime_s),
-        port=health.port or "not open yet",
-        saturated=", ".join(saturated) or "none",
-        alerts=", ".join(health.alerts) or f"none active, {summary.n_alerts} so far",
-        clock="set" if health.clock_synced else "not set: the times of events may be wrong",
-    )
-    return text.splitlines()
+    values = {
+        "h": health,
+        "s": summary,
+        "t": summary.latency,
+        "uptime": duration(health.uptime_s),
+        "port": health.port or "not open yet",
+        "saturated": ", ".join(saturated) or "none",
+        "alerts": ", ".join(health.alerts) or f"none active, {summary.n_alerts} so far",
+        "clock": "set" if health.clock_synced else "not set: the times of events may be wrong",
+    }
+    return [
+        (line[:_NAME_COLUMNS].rstrip(), line[_NAME_COLUMNS:].format(**values))
+        for line in _HEALTH.splitlines()
+    ]
 
 
 def _store_rows(report: Report) -> list[tuple[str, str]]:
     served = None if report.health is None else report.health.bundle
     ledger = report.ledger
     if ledger is None:
-        return [] if served is None else _rows_of_service(served)
+        if served is not None:
+            return _rows_of_service(served)
+        return [] if report.health else [("bundle", f"not known: {report.store_problem}")]
     serving = ledger.entry(ledger.current)
     if serving is None:
         return [("bundle", f"none in {report.store}")]

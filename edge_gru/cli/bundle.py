@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def bundle() -> None:
     A running service takes a new bundle between two samples. It is on trial until it has served
     well for a while; if it does not, the one before it comes back by itself.
     """
+    os.umask(0o022)  # whoever logs in may look: `edge-gru status` of another user
 
 
 @bundle.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from edge_gru.signing import (
     sign,
     verify,
 )
-from edge_gru.signing.keys import is_hidden
+from edge_gru.signing.keys import is_hidden, is_secret
 from edge_gru.signing.text import read_text
 
 _PATH = click.Path(path_type=Path)
@@ -70,7 +71,7 @@ def generate(*, public: Path, secret: Path, no_password: bool, password_file: Pa
 @click.argument("file", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(file: Path, *, as_json: bool) -> None:
-    """Tell what is in a public key or signature file; nothing is checked."""
+    """Tell what is in a key or signature file; nothing is checked, no secret is shown."""
     facts = _facts(file)
     if as_json:
         print_json(facts)
@@ -147,6 +148,9 @@ def verify_file(file: Path, *, public: Path, signature: Path | None, as_json: bo
 
 def _facts(file: Path) -> dict[str, Any]:
     text = _text(file)
+    if is_secret(text):
+        hidden = "behind a password" if is_hidden(text) else "no password"
+        return {"file": str(file), "kind": "secret key", "hidden": hidden}
     if len(text.splitlines()) > 2:
         found = Signature.parse(text)
         name = PublicKey(found.key_id, b"").name
@@ -164,6 +168,13 @@ def _text(file: Path) -> str:
 
 def _read_secret(path: Path, password_file: Path | None) -> SecretKey:
     text = _text(path)
+    if not is_secret(text):
+        raise ConfigError(
+            f"expected a secret key in {path}, got something else; "
+            "`edge-gru keys generate` makes one"
+        )
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        click.echo(f"edge-gru: others can read {path}; close it: chmod 600 {path}", err=True)
     try:
         password = _password(password_file) if is_hidden(text) else None
         return SecretKey.parse(text, password)

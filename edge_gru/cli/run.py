@@ -12,6 +12,7 @@ import msgspec
 from edge_gru.bundle import SUFFIX
 from edge_gru.cli.messages import print_json
 from edge_gru.service import (
+    BuildUnit,
     HealthFile,
     Notifier,
     RunConfig,
@@ -104,6 +105,7 @@ def _run(config: RunConfig) -> tuple[Summary, bool]:
         notifier=notifier,
         models=models,
         monitors=health,
+        build_unit=BuildUnit.from_environment(os.environ),
     )
     with stop_on_signals(service.stop):
         summary = service.run()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge_gru.cli.ship_look import Look
 from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.shipping import (
     Cargo,
     Connection,
-    Gate,
     LinuxForTegra,
     Source,
     Stage,
@@ -45,11 +45,14 @@ def ship() -> None:
 
     Everything that the board's Python needs is gathered here and travels along. Nothing is changed
     before all gates have passed; --check shows them, --dry-run says what would happen.
+
+    Exit code 0: done, or it would be; 1: --check found a gate that is closed; 2: refused, with one
+    sentence that says what to do.
     """
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that all targets share; the command gets a `Workshop`."""
+    """Add the options that all targets share; the command gets a `Workshop` and a `Look`."""
 
     @click.option("--bundle", type=_FILE, help="Signed model; its .minisig lies beside it.")
     @click.option("--pubkey", "keys", type=_FILE, multiple=True, help="Key to trust; repeatable.")
@@ -59,6 +62,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--wheels", type=_PATH, help="Folder of wheels gathered before.")
     @click.option("--check", is_flag=True, help="Show the gates, and end.")
     @click.option("--dry-run", is_flag=True, help="Say what would happen, and end.")
+    @click.option("--json", "as_json", is_flag=True, help="With either of them: as JSON.")
     @functools.wraps(command)
     def with_workshop(
         *args: Any,
@@ -68,8 +72,12 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         deploy: Path | None,
         source: Path | None,
         wheels: Path | None,
+        check: bool,
+        dry_run: bool,
+        as_json: bool,
         **options: Any,
     ) -> None:
+        look = Look(check, dry_run, as_json)
         cargo = Cargo() if deploy is None else read_deploy_settings(deploy)
         cargo = replace(
             cargo,
@@ -77,7 +85,8 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
             keys=keys or cargo.keys,
             settings=settings or cargo.settings,
         )
-        command(*args, workshop=Workshop(Source(source), cargo, wheels), **options)
+        workshop = Workshop(Source(source), cargo, wheels)
+        command(*args, workshop=workshop, look=look, **options)
 
     return with_workshop
 
@@ -87,18 +96,19 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--arch", default="aarch64", show_default=True, help="Of the board, by uname -m.")
 @click.option("--out", type=_PATH, default=Path("dist"), show_default=True, help="Folder.")
 @_common
-def deb(
-    *, python: str, arch: str, out: Path, workshop: Workshop, check: bool, dry_run: bool
-) -> None:
+def deb(*, python: str, arch: str, out: Path, workshop: Workshop, look: Look) -> None:
     """Write a Debian package with everything in it; needs no root and none of Debian's tools."""
     target = Target(python, arch)
     gates = workshop.gates()
-    if _is_told(gates, check=check):
+    if look.ends_at(gates):
         return
-    if dry_run:
-        click.echo(
-            f"would write {out}/edge-gru_VERSION_{target.debian_arch}.deb for Python {python}"
-        )
+    name = f"edge-gru_VERSION_{target.debian_arch}.deb"
+    if look.ends_before(
+        lambda: [f"would write {out}/{name} for Python {python}"],
+        writes=[f"{out}/{name}"],
+        python=python,
+        arch=target.debian_arch,
+    ):
         return
     refuse(gates)
     with workshop.open(target) as stage:
@@ -124,18 +134,21 @@ def container(
     base: str | None,
     out: Path,
     workshop: Workshop,
-    check: bool,
-    dry_run: bool,
+    look: Look,
 ) -> None:
     """Write a folder that `docker compose` builds and runs an image from."""
     if (release is None) == (python is None):
         raise click.UsageError("expected --l4t, or --python")
     target = Target(python or python_of_l4t(_major(release or "")), arch)
     gates = workshop.gates()
-    if _is_told(gates, check=check):
+    if look.ends_at(gates):
         return
-    if dry_run:
-        click.echo(f"would write a Dockerfile and its files to {out}, for Python {target.python}")
+    if look.ends_before(
+        lambda: [f"would write a Dockerfile and its files to {out}, for Python {target.python}"],
+        writes=[str(out)],
+        python=target.python,
+        arch=target.debian_arch,
+    ):
         return
     refuse(gates)
     with workshop.open(target) as stage:
@@ -155,42 +168,67 @@ def _major(release: str) -> int:
 @ship.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--board", help="Board configuration, such as jetson-orin-nano-devkit.")
+@click.option("--with-debs", "debs", type=_PATH, help="Folder of packages for the first boot.")
 @click.option("--remove", is_flag=True, help="Take an overlay away again.")
 @_common
 def l4t(
-    folder: Path, *, board: str | None, remove: bool, workshop: Workshop, check: bool, dry_run: bool
+    folder: Path,
+    *,
+    board: str | None,
+    debs: Path | None,
+    remove: bool,
+    workshop: Workshop,
+    look: Look,
 ) -> None:
     """Put everything into the rootfs of NVIDIA's Linux_for_Tegra, before it is flashed.
 
-    Runs nothing of the board. The order is: apply_binaries.sh, default user, this, flash;
-    deploy/flash-l4t.sh does all of it.
+    Runs nothing of the board. Packages that are sent along, such as TensorRT's, are installed by
+    the board itself when it first starts, without a network. The order is: apply_binaries.sh,
+    default user, this, flash; deploy/flash-l4t.sh does all of it.
     """
-    tegra = LinuxForTegra(folder, board)
+    cargo = workshop.cargo
+    tegra = LinuxForTegra(folder, board, cargo.login, debs)
     if remove:
+        look.refuse_check("--remove")
+        paths = tegra.brought()
+        if look.ends_before(lambda: [f"would take out {path}" for path in paths], removes=paths):
+            return
         click.echo(f"{tegra.remove()} files taken out of {tegra.rootfs}")
         return
     gates = [*tegra.gates(), *workshop.gates()]
-    if _is_told(gates, check=check):
+    if look.ends_at(gates):
         return
     refuse(gates)
     with workshop.open(tegra.target) as stage:
         refuse([tegra.space_gate(stage.tree.n_bytes)])
-        if dry_run:
-            _print_overlay(tegra, stage)
+        writes = [str(tegra.rootfs / path) for path, _ in stage.tree]
+        if look.ends_before(
+            lambda: _overlay_lines(tegra, stage),
+            writes=writes,
+            changes=tegra.changes(),
+            version=stage.version,
+        ):
             return
         n_files = tegra.lay(stage, workshop.source)
     click.echo(
         f"{n_files} files are in {tegra.rootfs}; edge-gru {stage.version} starts with the board"
     )
+    for path in tegra.changes():
+        click.echo(f"changed: {path}")
+    if cargo.power_mode is not None:
+        click.echo(f"power mode, once, on the board: sudo nvpmodel -m {cargo.power_mode}")
     click.echo(f"undo: edge-gru ship l4t {folder} --remove")
 
 
-def _print_overlay(tegra: LinuxForTegra, stage: Stage) -> None:
-    for path, _ in stage.tree:
-        if not path.startswith(f"{stage.target.packages}/"):
-            click.echo(f"would write {tegra.rootfs / path}")
-    n_packages = sum(path.startswith(stage.target.packages) for path, _ in stage.tree)
-    click.echo(f"and {n_packages} files in {tegra.rootfs / stage.target.packages}")
+def _overlay_lines(tegra: LinuxForTegra, stage: Stage) -> list[str]:
+    packages = f"{stage.target.packages}/"
+    own = [path for path, _ in stage.tree if not path.startswith(packages)]
+    n_packages = sum(path.startswith(packages) for path, _ in stage.tree)
+    return [
+        *(f"would write {tegra.rootfs / path}" for path in own),
+        f"and {n_packages} files in {tegra.rootfs / packages}",
+        *(f"would change {path}" for path in tegra.changes()),
+    ]
 
 
 @ship.command()
@@ -206,29 +244,20 @@ def ssh(
     ask_sudo: bool,
     rollback: bool,
     workshop: Workshop,
-    check: bool,
-    dry_run: bool,
+    look: Look,
 ) -> None:
     """Install or update a board over ssh; run it again and nothing changes.
 
     HOST is as for ssh, such as jetson@192.168.55.1. A copy that broke off goes on where it was.
     """
+    if rollback:
+        look.refuse_check("--rollback")
     password: str | None = None
     if ask_sudo:
         password = click.prompt(f"Password for sudo on {host}", hide_input=True, err=True)
     with Connection(host, options) as connection:
         delivery = Delivery(connection, workshop, password)
         if rollback:
-            delivery.rollback()
-        elif not _is_told(delivery.gates(), check=check):
-            delivery.run(is_dry=dry_run)
-
-
-def _is_told(gates: Sequence[Gate], *, check: bool) -> bool:
-    """Print the gates if that is all that is wanted; the exit code is 1 if one is closed."""
-    if not check:
-        return False
-    click.echo("\n".join(gate.line for gate in gates))
-    if not all(gate.is_passed for gate in gates):
-        click.get_current_context().exit(1)
-    return True
+            delivery.rollback(look)
+        elif not look.ends_at(delivery.gates()):
+            delivery.run(look)

@@ -27,7 +27,8 @@ Examples:
 def status(ctx: click.Context, *, health: Path, store: Path, as_json: bool) -> None:
     """Show how the service is: model, engine, latency, port, losses, trial, disk.
 
-    Exit code 0: it predicts; 1: it runs and does not predict, or hangs; 3: it does not run.
+    Exit code 0: it predicts; 1: it runs and waits for its port or for samples; 3: it does not run,
+    or hangs.
     """
     report = device.look(health, store)
     if as_json:

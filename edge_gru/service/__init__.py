@@ -1,5 +1,6 @@
 """The long-running loop: samples from a port through the engine to sinks, for months."""
 
+from edge_gru.service.build_unit import BuildUnit
 from edge_gru.service.config import RunConfig, make_config, read_settings
 from edge_gru.service.events import (
     AlertEvent,
@@ -23,6 +24,7 @@ from edge_gru.service.stored_models import StoredModels
 
 __all__ = [
     "AlertEvent",
+    "BuildUnit",
     "BundleStatus",
     "EngineEvent",
     "EpochEvent",

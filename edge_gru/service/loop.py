@@ -13,6 +13,7 @@ import msgspec
 from edge_gru.errors import ConfigError
 from edge_gru.manifest import Manifest
 from edge_gru.service.board_sink import BoardSink, WayBack
+from edge_gru.service.build_unit import BuildUnit
 from edge_gru.service.config import BOARD, RunConfig
 from edge_gru.service.events import Event
 from edge_gru.service.models import BundleStatus, FileModels, Model, Models
@@ -98,6 +99,7 @@ class Service:
         notifier: Notifier | None = None,
         models: Models | None = None,
         monitors: Sequence[Monitor] = (),
+        build_unit: BuildUnit | None = None,
         link_factory: LinkFactory = make_link,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +108,7 @@ class Service:
         self._notifier = notifier or Notifier()
         self._models = models or FileModels(config)
         self._monitors = tuple(monitors)
+        self._build_unit = build_unit
         self._link_factory = link_factory
         self._clock = clock
         self._engines = ExitStack()
@@ -184,7 +187,9 @@ class Service:
         engines.callback(pipeline.close)
         self._standby = None
         if model.upgrade is not None:
-            self._standby = Standby(model.upgrade, progress=self._tell_progress)
+            self._standby = Standby(
+                model.upgrade, progress=self._tell_progress, unit=self._build_unit
+            )
             engines.callback(self._standby.stop)
         return pipeline
 

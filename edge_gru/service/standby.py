@@ -9,17 +9,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from edge_gru.engines.table import Build
 from edge_gru.engines.upgrade import Better, Upgrade
 from edge_gru.errors import EdgeGruError
+from edge_gru.service.build_unit import BuildUnit
 
 _log = logging.getLogger(__name__)
 
 
 class Standby:
-    """Searches in a thread of its own; the loop asks for the result, and never waits for it."""
+    """Searches in a thread of its own; the loop asks for the result, and never waits for it.
+
+    A ``unit`` that builds engines, where there is one, goes first.
+    """
 
     def __init__(
-        self, upgrade: Upgrade, *, progress: Callable[[str, float], None] | None = None
+        self,
+        upgrade: Upgrade,
+        *,
+        progress: Callable[[str, float], None] | None = None,
+        unit: BuildUnit | None = None,
     ) -> None:
         self._upgrade = upgrade
+        self._unit = unit or BuildUnit()
         self._build = Build(progress)
         self._executor = ThreadPoolExecutor(1, "edge-gru-standby")
         self._search: Future[Better] | None = None
@@ -31,7 +40,12 @@ class Standby:
             "building %s in the background; %s %s serves meanwhile",
             *(self._upgrade.title, engine, precision),
         )
-        self._search = self._executor.submit(self._upgrade.find, self._build)
+        self._search = self._executor.submit(self._find)
+
+    def _find(self) -> Better:
+        self._unit.wait(self._build.cancel)
+        self._build.check()
+        return self._upgrade.find(self._build)
 
     def poll(self) -> Better | None:
         """Give the result, once; whatever went wrong is a reason for the engine to stay."""

@@ -30,6 +30,7 @@ say jetson "$(head -c 200 /etc/nv_tegra_release 2>/dev/null | head -n 1)"
 say free_kib "$(df -Pk / | tail -n 1 | while read -r _ _ _ free _; do echo "$free"; done)"
 say version "$(dpkg-query -W -f '${Version}' edge-gru 2>/dev/null)"
 say tensorrt "$(python3 -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null)"
+say power "$(sed -n 's/^pmode:\([0-9]*\).*/\1/p' /var/lib/nvpmodel/status 2>/dev/null)"
 say systemd "$([ -d /run/systemd/system ] && echo yes)"
 """
 
@@ -67,7 +68,7 @@ done
 rm -f "$upload"
 """
 
-_ROLLBACK = r"""
+ROLLBACK = r"""
 set -eu
 before=$(readlink "$kept/previous" || true)
 now=$(readlink "$kept/current" || true)
@@ -94,14 +95,25 @@ done
 if [ -e "/$bundle" ]; then edge-gru bundle install "/$bundle"; fi
 if [ -d /run/systemd/system ]; then
     systemctl enable --quiet edge-gru.service
-    systemctl "$how" edge-gru.service
+    # Whether it came up is for its status to tell: an update that did not is taken back.
+    systemctl "$how" edge-gru.service || echo "edge-gru.service did not start" >&2
 fi
+"""
+
+# It asks before a mode that wants a restart, and gets no answer: then nothing is changed.
+_POWER = r"""
+set -eu
+nvpmodel -m "$mode" </dev/null >&2 || true
+sed -n 's/^pmode:\([0-9]*\).*/\1/p' /var/lib/nvpmodel/status
 """
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a board told of itself; ``version`` is that of the package, empty if there is none."""
+    """What a board told of itself; ``version`` is that of the package, empty if there is none.
+
+    ``power_mode`` is that of a Jetson, None where nothing tells it.
+    """
 
     arch: str
     python: str
@@ -113,6 +125,7 @@ class Facts:
     version: str
     tensorrt: str
     has_systemd: bool
+    power_mode: int | None
 
     @property
     def target(self) -> Target:
@@ -155,6 +168,7 @@ class Board:
             version=told.get("version", ""),
             tensorrt=told.get("tensorrt", ""),
             has_systemd=told.get("systemd") == "yes",
+            power_mode=_mode(told.get("power", "")),
         )
 
     def gates(self, facts: Facts) -> list[Gate]:
@@ -218,7 +232,15 @@ class Board:
         Raises:
             ShippingError: there is none.
         """
-        return self._as_root(_ROLLBACK, kept=self._kept).strip()
+        return self._as_root(ROLLBACK, kept=self._kept).strip()
+
+    def set_power_mode(self, mode: int) -> int | None:
+        """Ask nvpmodel for a power mode, which then stays; return the one that it is in.
+
+        Raises:
+            ShippingError: the connection broke, or the board refused.
+        """
+        return _mode(self._as_root(_POWER, mode=str(mode)))
 
     def status(self) -> tuple[int, str]:
         """Ask the service how it is: the exit code of `edge-gru status`, and its screen."""
@@ -239,6 +261,11 @@ class Board:
         if told.returncode:
             raise ShippingError(self._connection.explain(told.stderr, "refused"))
         return told.stdout
+
+
+def _mode(told: str) -> int | None:
+    """Read the number in nvpmodel's state, such as 0002."""
+    return int(told) if told.strip().isdecimal() else None
 
 
 def commands() -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_gru.errors import ShippingError
+from edge_gru.shipping.login import Login
 from edge_gru.signing import SUFFIX, PublicKey, Release, Signature, read_trusted_keys
 from edge_gru.store import SignedBundle, read_signed
 
@@ -16,7 +17,8 @@ class Cargo:
 
     ``boards`` are the names that the board answers to, as `edge-gru bundle install` sees them;
     empty: that is left to the board. ``sensors`` maps the serial number of a USB adapter to the
-    name that it gets in ``/dev``.
+    name that it gets in ``/dev``. ``login`` is for a rootfs, ``power_mode`` for a board that runs;
+    None: it is not asked for.
     """
 
     bundle: Path | None = None
@@ -24,6 +26,8 @@ class Cargo:
     settings: Path | None = None
     sensors: dict[str, str] = field(default_factory=dict)
     boards: tuple[str, ...] = ()
+    login: Login = field(default_factory=Login)
+    power_mode: int | None = None
 
     def trusted(self) -> list[PublicKey]:
         """Read the public keys.

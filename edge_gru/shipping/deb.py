@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import lzma
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,8 @@ from edge_gru.bundle import write_atomically
 from edge_gru.shipping.source import Source
 from edge_gru.shipping.stage import Stage, filled
 from edge_gru.shipping.tree import Tree
+
+_log = logging.getLogger(__name__)
 
 _SCRIPTS = ("postinst", "prerm", "postrm")
 _MAGIC = b"!<arch>\n"
@@ -28,6 +31,7 @@ def write_deb(stage: Stage, source: Source, folder: Path) -> Path:
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    _log.info("packing %.0f MB", stage.tree.n_bytes / 1e6)
     write_atomically(path, _archive(stage, source))
     return path
 

@@ -10,45 +10,54 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 
 from edge_gru.bundle import write_atomically
 from edge_gru.errors import ShippingError
-from edge_gru.shipping.deb import control_of
 from edge_gru.shipping.gates import Gate
+from edge_gru.shipping.login import Login, people
+from edge_gru.shipping.overlay import folders_of, overlay_of
+from edge_gru.shipping.rootfs_edits import Before, apply, edits_of, remember, restore
 from edge_gru.shipping.source import Source
-from edge_gru.shipping.stage import UNITS, Stage
+from edge_gru.shipping.stage import Stage
 from edge_gru.shipping.target import ONNXRUNTIME, Target, l4t_major
 
-REGISTER = "opt/edge-gru/unregistered"
-_DPKG = "var/lib/dpkg"
-_FRAGMENT = f"{_DPKG}/updates/0000"
 MANIFEST = "edge-gru-overlay.json"
-_WANTS = "etc/systemd/system/multi-user.target.wants"
-_ENABLED = ("edge-gru.service", "edge-gru-register.service")
 _WIZARD = "nv-oem-config"
-_FIRST_UID, _NOBODY_UID = 1000, 65534
 _SPARE_BYTES = 64 << 20
 
 
-# Path -> content, or the target of a link; and mode.
-Files: TypeAlias = dict[str, tuple[bytes | Path | str, int]]
+class _Record(msgspec.Struct, frozen=True):
+    """What an overlay has brought, and what it has changed, as that was before."""
+
+    version: str
+    files: list[str]
+    folders: list[str]
+    edited: dict[str, Before] = {}
 
 
 class LinuxForTegra:
     """One such folder.
 
-    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``.
+    ``board`` names the board's configuration, such as ``jetson-orin-nano-devkit``; ``login`` is
+    what its owner gets in with; ``debs`` is a folder of packages that the first boot installs.
     """
 
-    def __init__(self, folder: Path, board: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        board: str | None = None,
+        login: Login | None = None,
+        debs: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.rootfs = folder / "rootfs"
         self._board = board
+        self._login = login or Login()
+        self._debs = sorted(debs.glob("*.deb")) if debs is not None else None
 
     @property
     def target(self) -> Target:
@@ -70,6 +79,8 @@ class LinuxForTegra:
         yield self._users()
         if self._board is not None:
             yield self._configuration(self._board)
+        if self._debs is not None:
+            yield self._packages(self._debs)
 
     def _layout(self) -> Iterator[Gate]:
         names = ("apply_binaries.sh", "flash.sh", "rootfs")
@@ -114,26 +125,22 @@ class LinuxForTegra:
             return None
 
     def _users(self) -> Iterator[Gate]:
-        names = self._people()
-        found = names[0] if names else "nobody can log in"
-        fix = "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD -n HOST --accept-license"
-        yield Gate("default user", bool(names), found, fix)
+        names = [person.name for person in people(self.rootfs)]
+        user = self._login.user
+        is_there = user in names if user else bool(names)
+        found = ", ".join(names) or "nobody can log in"
+        fix = (
+            f"sudo ./tools/l4t_create_default_user.sh -u {user or 'NAME'} -p PASSWORD "
+            f"-n {self._login.hostname or 'HOST'} --accept-license"
+        )
+        if user and names and not is_there:
+            found = f"{found}, and not {user} as in deploy.toml"
+        yield Gate("default user", is_there, found, fix)
         target = self.rootfs / "etc/systemd/system/default.target"
         asks = target.is_symlink() and _WIZARD in str(target.readlink())
         found = "starts, and waits for somebody before there is ssh" if asks else "does not start"
         fix = "create the default user first, which switches it off"
         yield Gate("first-boot wizard", not asks, found, fix)
-
-    def _people(self) -> list[str]:
-        try:
-            lines = (self.rootfs / "etc/passwd").read_text(errors="replace").splitlines()
-        except OSError:
-            return []
-        rows = (line.split(":") for line in lines)
-        return [
-            row[0] for row in rows
-            if len(row) == 7 and row[2].isdigit() and _FIRST_UID <= int(row[2]) < _NOBODY_UID
-        ]  # fmt: skip
 
     def _configuration(self, board: str) -> Iterator[Gate]:
         known = sorted(path.stem for path in self.folder.glob("jetson-*.conf"))
@@ -141,9 +148,21 @@ class LinuxForTegra:
         found = board if is_known else f"there is no {board}.conf"
         yield Gate("board", is_known, found, f"name one of {', '.join(known) or 'another folder'}")
 
+    def _packages(self, debs: Sequence[Path]) -> Iterator[Gate]:
+        """Look at packages by their names: name_version_architecture.deb."""
+        others = [deb.name for deb in debs if not deb.stem.endswith(("_arm64", "_all"))]
+        found = f"{others[0]} is for another" if others else f"{len(debs)} for the first boot"
+        yield Gate(
+            "packages",
+            bool(debs) and not others,
+            found if debs else "there are none",
+            "name a folder of *_arm64.deb, such as libnvinfer's and python3-libnvinfer",
+        )
+
     def space_gate(self, n_bytes: int) -> Gate:
         """Tell whether the overlay fits where the rootfs lies."""
         n_free = shutil.disk_usage(self.folder).free
+        n_bytes += sum(deb.stat().st_size for deb in self._debs or ())
         n_needed = n_bytes + _SPARE_BYTES
         found = f"{n_free / 1e6:.0f} MB free, {n_needed / 1e6:.0f} MB needed"
         return Gate("space", n_free >= n_needed, found, f"make space in {self.folder}")
@@ -151,29 +170,45 @@ class LinuxForTegra:
     def lay(self, stage: Stage, source: Source) -> int:
         """Put the tree over the rootfs, enabled and known to its dpkg; return how many files.
 
-        What an earlier overlay has brought is taken away first.
+        What an earlier overlay has brought is taken away first. Host name and ssh keys change files
+        of the rootfs itself.
 
         Raises:
             ShippingError: something else has one of the files.
+            ConfigError: a file of ssh keys does not hold what it should.
             OSError: they cannot be written.
         """
         self.remove()
-        files = _overlay(stage, source)
+        files = overlay_of(stage, source, self._debs or ())
         taken = [path for path in files if os.path.lexists(self.rootfs / path)]
         if taken:
             raise ShippingError(
                 f"rootfs has {taken[0]} already, and not from here; take out what has brought it"
             )
         self._stay_inside(files)
-        folders = [path for path in _folders(files) if not (self.rootfs / path).is_dir()]
-        record = {"version": stage.version, "files": sorted(files), "folders": folders}
+        folders = [path for path in folders_of(files) if not (self.rootfs / path).is_dir()]
+        edits = edits_of(self._login, self.rootfs)
+        edited = remember(self.rootfs, edits)
+        made = [e.folder for e in edits.values() if e.folder]
+        folders += [path for path in made if not (self.rootfs / path).is_dir()]
+        record = _Record(stage.version, sorted(files), folders, edited)
         write_atomically(self.folder / MANIFEST, msgspec.json.encode(record))
-        for path in folders:
+        for path in sorted(set(folders) - set(made)):
             (self.rootfs / path).mkdir()
             (self.rootfs / path).chmod(0o755)
         for path, (content, mode) in sorted(files.items()):
             _write(self.rootfs / path, content, mode)
+        apply(self.rootfs, edits)
         return len(files)
+
+    def changes(self) -> list[str]:
+        """List the files of the rootfs itself that host name and ssh keys change.
+
+        Raises:
+            ConfigError: a file of ssh keys does not hold what it should.
+            ShippingError: there is nobody whom they could let in.
+        """
+        return [str(self.rootfs / path) for path in edits_of(self._login, self.rootfs)]
 
     def _stay_inside(self, files: Iterable[str]) -> None:
         """Follow no link of the rootfs out of it: on this machine it leads somewhere else."""
@@ -186,63 +221,43 @@ class LinuxForTegra:
                     "replace the absolute link on the way by a relative one"
                 )
 
+    def brought(self) -> list[str]:
+        """List what an overlay has brought or changed; nothing without one.
+
+        Raises:
+            ShippingError: the record of it cannot be read.
+        """
+        record = self._record()
+        paths = [] if record is None else [*record.files, *record.edited]
+        return [str(self.rootfs / path) for path in paths]
+
+    def _record(self) -> _Record | None:
+        place = self.folder / MANIFEST
+        if not place.exists():
+            return None
+        try:
+            return msgspec.json.decode(place.read_bytes(), type=_Record)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
+
     def remove(self) -> int:
         """Take the overlay away; return how many files that were.
 
         Raises:
             ShippingError: the record of it cannot be read.
         """
-        place = self.folder / MANIFEST
-        if not place.exists():
+        record = self._record()
+        if record is None:
             return 0
-        try:
-            record = msgspec.json.decode(place.read_bytes())
-            files, folders = record["files"], record["folders"]
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
-            raise ShippingError(f"{place} is damaged ({error}); unpack the rootfs anew") from error
-        for path in files:
+        for path in record.files:
             (self.rootfs / path).unlink(missing_ok=True)
-        for path in reversed(folders):
+        restore(self.rootfs, record.edited)
+        for path in reversed(record.folders):
             folder = self.rootfs / path
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-        place.unlink()
-        return len(files)
-
-
-def _overlay(stage: Stage, source: Source) -> Files:
-    """List the files of the tree, the links that enable units, and what dpkg reads."""
-    files: Files = {path: (node.target or node.content, node.mode) for path, node in stage.tree}
-    for unit in _ENABLED:
-        files[f"{_WANTS}/{unit}"] = (f"/{UNITS}/{unit}", 0o777)
-    files[REGISTER] = (b"", 0o644)
-    return files | _database(stage, source)
-
-
-def _database(stage: Stage, source: Source) -> Files:
-    """Make the records of an unpacked package, as dpkg writes them; nothing of it is changed.
-
-    Its status goes into a fragment, which the next dpkg that runs on the board takes in: this is
-    how dpkg itself notes what it has not merged yet.
-    """
-    files: Files = {}
-    fields = ""
-    for name, node in control_of(stage, source):
-        if name == "control":
-            fields = node.read().decode()
-        else:
-            files[f"{_DPKG}/info/edge-gru.{name}"] = (node.content, node.mode)
-    paths = sorted([*stage.tree.folders, *(path for path, _ in stage.tree)])
-    listed = "".join(f"/{path}\n" for path in [".", *paths])
-    files[f"{_DPKG}/info/edge-gru.list"] = (listed.encode(), 0o644)
-    head, _, rest = fields.partition("\n")
-    files[_FRAGMENT] = (f"{head}\nStatus: install ok unpacked\n{rest}".encode(), 0o644)
-    return files
-
-
-def _folders(files: Files) -> list[str]:
-    found = {str(up) for path in files for up in Path(path).parents if str(up) != "."}
-    return sorted(found)
+        (self.folder / MANIFEST).unlink()
+        return len(record.files)
 
 
 def _write(place: Path, content: bytes | Path | str, mode: int) -> None:

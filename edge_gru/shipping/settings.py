@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from edge_gru.errors import ConfigError
 from edge_gru.shipping.cargo import Cargo
+from edge_gru.shipping.login import Login
+
+_EXAMPLE = "deploy/deploy.toml.example"
+_MAX_POWER_MODE = 31
 
 
 class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The keys of the file; paths are relative to its folder.
 
     ``sensors`` maps the serial number of a USB adapter to the name that it gets in ``/dev``;
-    ``boards`` are the names that the boards answer to, as in signatures of bundles.
+    ``boards`` are the names that the boards answer to, as in signatures of bundles. ``user``,
+    ``hostname`` and ``ssh_keys``, files of public keys, go into a rootfs that is flashed;
+    ``power_mode`` is the number that ``nvpmodel -q`` tells, offered over ssh.
     """
 
     bundle: str = ""
@@ -22,6 +30,10 @@ class DeploySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     config: str = ""
     boards: tuple[str, ...] = ()
     sensors: dict[str, str] = {}
+    user: str = ""
+    hostname: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    power_mode: Annotated[int, msgspec.Meta(ge=0, le=_MAX_POWER_MODE)] | None = None
 
 
 def read_deploy_settings(path: Path) -> Cargo:
@@ -31,16 +43,34 @@ def read_deploy_settings(path: Path) -> Cargo:
         ConfigError: it cannot be read, or has a key that there is not.
     """
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=DeploySettings)
+        given = msgspec.toml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}; see deploy/deploy.toml.example") from error
+        raise ConfigError(f"{path}: expected TOML, got {error}; see {_EXAMPLE}") from error
+    known = DeploySettings.__struct_fields__
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"see {_EXAMPLE}"
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint}")
+    try:
+        found = msgspec.convert(given, DeploySettings)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        key = where.rstrip("`") or "settings"
+        raise ConfigError(f"{path}: {key}: {what.lower()}; see {_EXAMPLE}") from error
     folder = path.parent
+    try:
+        login = Login(found.user, found.hostname, tuple(folder / key for key in found.ssh_keys))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return Cargo(
         bundle=folder / found.bundle if found.bundle else None,
         keys=tuple(folder / key for key in found.pubkeys),
         settings=folder / found.config if found.config else None,
         sensors=found.sensors,
         boards=found.boards,
+        login=login,
+        power_mode=found.power_mode,
     )

@@ -33,7 +33,7 @@ _MEANINGS = {
     "Permission denied (": (
         "{host} lets nobody in with these keys; copy yours with: ssh-copy-id {host}"
     ),
-    "No space left on device": "the disk of {host} is full; make space there, then run this again",
+    "No space left on device": "the disk of {host} is full; make space there",
     "checksum did NOT match": "what arrived on {host} is not what was sent; run this again",
     "Connection refused": "{host} refuses: no ssh server listens there; start it on the board",
     "Could not resolve": "{host} has no address; check the name, or use 192.168.55.1 over USB",

@@ -20,12 +20,15 @@ from edge_gru.shipping.tree import Tree
 from edge_gru.shipping.unpack import unpack
 from edge_gru.signing import SUFFIX
 from edge_gru.version import __version__
+from firmware_bridge.port import Rfc2217Port, SocketPort
 
 FACTORY = "usr/share/edge-gru/factory"
 FACTORY_BUNDLE = f"{FACTORY}/model.egb"
 SETTINGS = f"{FACTORY}/edge-gru.toml"
 UNITS = "usr/lib/systemd/system"
+NETWORK = "network.conf"
 DOC = "usr/share/doc/edge-gru"
+_NETWORK_PORTS = (SocketPort.SCHEME, Rfc2217Port.SCHEME)
 _SERIAL_NUMBER = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _LINK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _SENSOR_RULE = (
@@ -74,9 +77,10 @@ def _put_system_files(tree: Tree, source: Source, target: Target) -> None:
         for file in sorted((deploy / folder).iterdir()):
             tree.put(f"{place}/{file.name}", file.read_bytes())
     tree.put("usr/lib/tmpfiles.d/edge-gru.conf", (deploy / "tmpfiles.d/edge-gru.conf").read_bytes())
+    tree.put(f"usr/share/edge-gru/{NETWORK}", (deploy / NETWORK).read_bytes())
     launcher = filled((deploy / "bin/edge-gru").read_text(), target)
     tree.put("usr/bin/edge-gru", launcher, is_program=True)
-    for name in ("setup", "precompile", "compile"):
+    for name in ("setup", "precompile", "compile", "register"):
         script = (deploy / "bin" / name).read_bytes()
         tree.put(f"usr/lib/edge-gru/{name}", script, is_program=True)
 
@@ -100,8 +104,11 @@ def filled(template: str, target: Target, **more: str) -> str:
 
 def _put_cargo(tree: Tree, source: Source, cargo: Cargo) -> None:
     settings = cargo.settings or source.deploy / "edge-gru.toml.example"
-    make_config(read_settings(settings), origin=str(settings))
+    config = make_config(read_settings(settings), origin=str(settings))
     tree.put(SETTINGS, settings.read_bytes())
+    if config.port.startswith(_NETWORK_PORTS):
+        opening = (source.deploy / NETWORK).read_bytes()
+        tree.put(f"{UNITS}/edge-gru.service.d/{NETWORK}", opening)
     signed = cargo.signed()
     if signed is not None:
         tree.put(FACTORY_BUNDLE, signed.data)

@@ -35,6 +35,10 @@ def gather(source: Source, target: Target, folder: Path) -> Path:
     if made.is_dir():
         return made
     folder.mkdir(parents=True, exist_ok=True)
+    _log.info(
+        "gathering wheels for Python %s on %s, a minute or more; they are kept in %s",
+        *(target.python, target.arch, folder),
+    )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as work:
         part = Path(work) / "wheels"
         part.mkdir()

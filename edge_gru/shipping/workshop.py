@@ -32,7 +32,12 @@ class Workshop:
         Raises:
             EdgeGruError: a key, the bundle or its signature does not hold.
         """
-        return [Gate("model", is_passed=True, found=self.cargo.sentence)]
+        gates = [Gate("model", is_passed=True, found=self.cargo.sentence)]
+        keys = self.cargo.login.key_lines()
+        if keys:
+            found = f"{len(keys)}, for the rootfs of a flash"
+            gates.append(Gate("ssh keys", is_passed=True, found=found))
+        return gates
 
     @contextmanager
     def open(self, target: Target) -> Iterator[Stage]:

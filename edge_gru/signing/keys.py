@@ -42,6 +42,10 @@ class PublicKey:
             ConfigError: it is no public key.
         """
         what = "a public key"
+        if is_secret(text):
+            raise ConfigError(
+                "this is a secret key, which belongs to who signs alone; name the public one"
+            )
         line = text.strip()
         if "\n" in line:
             comment, line = split_lines(line, 2, what)
@@ -218,6 +222,15 @@ def is_hidden(text: str) -> bool:
     """
     line = split_lines(text.strip(), 2, "a secret key")[1]
     return decode(line, 6 + _SALT_BYTES + 16 + _SECRET_BYTES, "a secret key")[2:4] == _SCRYPT
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text is a secret key file; nothing is checked."""
+    try:
+        is_hidden(text)
+    except ConfigError:
+        return False
+    return True
 
 
 def names_of(keys: Sequence[PublicKey]) -> str:

@@ -177,8 +177,8 @@ def discard(disk: Disk, name: str) -> None:
         disk.remove(name)
 
 
-def explain(error: OSError, root: Path) -> StoreError:
-    """Turn a failed call into the sentence that people need."""
+def explain(error: OSError, root: Path, what: str = "change") -> StoreError:
+    """Turn a failed call, which was to ``what`` the store, into the sentence that people need."""
     hints = {
         errno.ENOSPC: "make space there",
         errno.EDQUOT: "make space there",
@@ -188,4 +188,4 @@ def explain(error: OSError, root: Path) -> StoreError:
         errno.ENOENT: "make the folder first",
     }
     hint = hints.get(error.errno or 0, "check the disk")
-    return StoreError(f"cannot change the store {root}: {error.strerror or error}; {hint}")
+    return StoreError(f"cannot {what} the store {root}: {error.strerror or error}; {hint}")

@@ -1,6 +1,7 @@
 """What the store knows, as one value: which bundle serves, which did before, which failed and why.
 
-Every change is a new value; the store writes it in one step. Nothing here touches a disk.
+Every change is a new value; the store writes it in one step. Nothing here touches a disk. Fields
+that a later release has added are passed over: after its package was rolled back this one reads on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class TrialPlan(msgspec.Struct, frozen=True):
     n_starts: Annotated[int, Meta(ge=1)] = 5
 
 
-class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Trial(msgspec.Struct, frozen=True):
     """How far the trial of the current bundle is; it ends when ``served_s`` is ``duration_s``."""
 
     duration_s: _Seconds
@@ -40,7 +41,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     served_s: _Seconds = 0.0
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entry(msgspec.Struct, frozen=True):
     """One bundle that was accepted: what it is, who signed it, and what became of it."""
 
     name: str
@@ -55,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""  # why it failed
 
 
-class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Ledger(msgspec.Struct, frozen=True):
     """The whole state of a store; ``entries`` by the names of their folders."""
 
     current: str | None = None

@@ -9,7 +9,14 @@ import logging
 from edge_gru import bundle as bundles
 from edge_gru.errors import StoreError
 from edge_gru.store.admission import SignedBundle
-from edge_gru.store.disk import Disk, discard, replace_file, replace_link, write_file
+from edge_gru.store.disk import (
+    Disk,
+    discard,
+    explain,
+    replace_file,
+    replace_link,
+    write_file,
+)
 from edge_gru.store.layout import (
     BUNDLE,
     CURRENT,
@@ -52,11 +59,13 @@ class Shelf:
         """Return the ledger, and whether it stands on the disk so.
 
         Raises:
-            StoreError: there is no store.
+            StoreError: there is no store, or it is not for this user to read.
         """
         root = self._disk.root
         try:
             return decode(self._disk.read(LEDGER, _MAX_LEDGER_BYTES)), True
+        except PermissionError as error:  # it is not lost: somebody else may read it
+            raise explain(error, root, "read") from error
         except (OSError, StoreError) as error:
             problem = error
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -16,6 +17,8 @@ from firmware_bridge.errors import FormatError, PortError, PortNotFoundError
 _log = logging.getLogger(__name__)
 
 _CONNECT_S = 3.0
+# RestrictAddressFamilies= of systemd; IPAddressDeny=, or a firewall.
+_FORBIDDEN = (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES)
 _READ_BYTES = 4096
 
 
@@ -188,6 +191,25 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _unreachable(path: str, error: Exception) -> PortNotFoundError:
-    code = getattr(error, "errno", None)
-    reason = os.strerror(code) if code else str(error)
+    """Tell apart a server that does not answer and a process that may not ask."""
+    cause = error if getattr(error, "errno", None) else error.__context__ or error
+    code = getattr(cause, "errno", None)
+    if isinstance(cause, socket.gaierror) or not code:
+        reason = getattr(cause, "strerror", None) or str(cause)
+    else:
+        reason = os.strerror(code)
+    if code in _FORBIDDEN or (isinstance(cause, socket.gaierror) and not _has_internet_sockets()):
+        return PortNotFoundError(
+            f"this process may not reach {path} ({reason}); for edge-gru.service, "
+            "/usr/share/edge-gru/network.conf says how it is opened to the network"
+        )
     return PortNotFoundError(f"nobody answers at {path} ({reason}); is the server running?")
+
+
+def _has_internet_sockets() -> bool:
+    """Whether this process may make one: where it may not, names do not resolve either."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError:
+        return False
+    return True

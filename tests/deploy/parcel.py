@@ -34,14 +34,19 @@ class Fleet:
         """The key that boards trust."""
         return self.folder / "fleet.pub"
 
-    def sign(self, bundle: Bundle, version: int) -> Path:
+    def sign(self, bundle: Bundle, version: int, boards: tuple[str, ...] = ("any",)) -> Path:
         """Write a bundle and its signature; return the bundle's file."""
         path = self.folder / f"model-{version}.egb"
         bundle.save(path)
-        release = Release(name=bundle.manifest.name, version=version)
+        release = Release(name=bundle.manifest.name, version=version, boards=boards)
         text = sign(path.read_bytes(), self.key, release.to_comment(path.name)).to_text()
-        path.with_name(f"{path.name}.minisig").write_text(text)
+        signature_of(path).write_text(text)
         return path
+
+
+def signature_of(bundle: Path) -> Path:
+    """Where the signature of a bundle is."""
+    return bundle.with_name(f"{bundle.name}.minisig")
 
 
 def ship(*words: object, date_s: int = DATE_S) -> subprocess.CompletedProcess[str]:

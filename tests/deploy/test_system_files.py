@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from edge_gru.cli.bundle import STORE
+from edge_gru.service.build_unit import FILE_VARIABLE
 from edge_gru.service.config import RunConfig, make_config, read_settings
 
-PROGRAMS = ("/usr/bin/edge-gru", "/usr/lib/edge-gru/setup", "/usr/lib/edge-gru/compile")
+PROGRAMS = (
+    "/usr/bin/edge-gru",
+    "/usr/lib/edge-gru/setup",
+    "/usr/lib/edge-gru/compile",
+    "/usr/lib/edge-gru/register",
+)
 # systemd's own score; what opens the others: the setup makes users, the registration runs dpkg.
 MAX_EXPOSURE = {
     "edge-gru": 3.0,
@@ -57,6 +63,38 @@ def test_unit_exposure_is_low(deploy, tool, run, name):
     assert float(found[1]) <= MAX_EXPOSURE[name]
 
 
+def test_unit_that_is_opened_to_the_network_is_rated_too(deploy, tool, run, tmp_path):
+    opened = tmp_path / "edge-gru.service"
+    text = (deploy / "systemd/edge-gru.service").read_text()
+    opening = (deploy / "network.conf").read_text()
+    opened.write_text(f"{text}\n{opening}")
+    told = run(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", opened)
+    closed = run(
+        tool("systemd-analyze"), "security", "--offline=yes", "--no-pager",
+        deploy / "systemd/edge-gru.service",
+    )  # fmt: skip
+    scores = [re.search(r"edge-gru.service: ([\d.]+)", t.stdout)[1] for t in (closed, told)]
+    assert float(scores[0]) < float(scores[1]) <= MAX_EXPOSURE["edge-gru"]
+
+
+def test_unit_is_closed_to_the_network_until_somebody_opens_it(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    assert service["RestrictAddressFamilies"] == "AF_UNIX"
+    assert service["IPAddressDeny"] == "any"
+    opening = read_unit(deploy / "network.conf")["Service"]
+    assert opening["RestrictAddressFamilies"].split() == ["AF_INET", "AF_INET6"]
+    assert opening["IPAddressAllow"] == "any"
+
+
+def test_memory_is_bounded_by_the_board_and_a_build_goes_first(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    build = read_unit(deploy / "systemd/edge-gru-compile.service")["Service"]
+    assert service["MemoryMax"].endswith("%")
+    assert build["MemoryMax"].endswith("%")
+    assert int(build["OOMScoreAdjust"]) > 0
+    assert "OOMScoreAdjust" not in service
+
+
 def test_unit_runs_the_settings_that_are_put_there(deploy):
     service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
     program, verb, config = service["ExecStart"].split()
@@ -74,6 +112,17 @@ def test_service_predicts_while_engines_are_compiled(deploy):
     unit = read_unit(deploy / "systemd/edge-gru.service")["Unit"]
     assert "edge-gru-compile.service" in unit["Wants"]
     assert "edge-gru-compile.service" not in unit["After"]
+
+
+def test_service_and_compiler_share_a_folder_in_which_one_waits_for_the_other(deploy):
+    service = read_unit(deploy / "systemd/edge-gru.service")["Service"]
+    build = read_unit(deploy / "systemd/edge-gru-compile.service")["Service"]
+    said = re.search(r"^FILE=(.+)$", (deploy / "bin/compile").read_text(), re.MULTILINE)[1]
+    assert f"{FILE_VARIABLE}={said}" in service["Environment"].split()
+    for name in ("User", "RuntimeDirectory", "RuntimeDirectoryMode", "CacheDirectory"):
+        assert service[name] == build[name]
+    assert Path(said).parent == Path("/run") / build["RuntimeDirectory"]
+    assert build["RuntimeDirectoryPreserve"] == "yes"
 
 
 def test_board_without_tensorrt_compiles_nothing_and_fails_not(deploy):
@@ -117,6 +166,26 @@ def test_sysusers_makes_the_user(deploy, tool, run, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "edge-gru:" in (tmp_path / "etc/passwd").read_text()
     assert "dialout:x:" in (tmp_path / "etc/group").read_text()
+
+
+def test_settings_and_keys_on_the_board_are_never_overwritten(deploy, tool, run, tmp_path):
+    """A key that was taken away stays away, and so does what somebody has changed."""
+    factory, etc = tmp_path / "usr/share/edge-gru/factory", tmp_path / "etc/edge-gru"
+    (factory / "keys").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    for name in ("edge-gru.toml", "keys/README", "keys/old.pub", "keys/new.pub"):
+        (factory / name).write_text("of the package")
+    run(tool("systemd-sysusers"), f"--root={tmp_path}", deploy / "sysusers.d/edge-gru.conf")
+    make = (tool("systemd-tmpfiles"), "--create", f"--root={tmp_path}")
+    for _ in range(2):
+        made = run(*make, deploy / "tmpfiles.d/edge-gru.conf")
+        assert made.returncode == 0, made.stderr
+        (etc / "keys/old.pub").unlink(missing_ok=True)
+        (etc / "edge-gru.toml").write_text("mine")
+    run(*make, deploy / "tmpfiles.d/edge-gru.conf")
+    assert sorted(path.name for path in (etc / "keys").iterdir()) == ["README", "new.pub"]
+    assert (etc / "edge-gru.toml").read_text() == "mine"
+    assert (factory / "keys/old.pub").exists()
 
 
 def test_udev_rules_verify(deploy, tool, run):
@@ -163,6 +232,7 @@ SCRIPTS = [
     "bin/setup",
     "bin/precompile",
     "bin/compile",
+    "bin/register",
     "container/start",
     "debian/postinst",
     "debian/prerm",

@@ -1,6 +1,7 @@
 """Boards behind TCP: plain bytes, and a serial port server that speaks RFC 2217."""
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -133,6 +134,37 @@ def test_nobody_there_is_said_and_can_be_waited_for(scheme, open_link):
     got = open_link(url, wait_for_port=True)
     assert "nobody answers" in got.until_event(LinkDown).reason
     got.link.close()
+
+
+def refuse(number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+# What RestrictAddressFamilies= and IPAddressDeny= of systemd do.
+@pytest.mark.parametrize("scheme", ["socket", "rfc2217"])
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EPERM])
+def test_a_process_that_may_not_use_the_network_says_how_it_may(monkeypatch, scheme, number):
+    monkeypatch.setattr(socket, "create_connection", refuse(number))
+    url = f"{scheme}://127.0.0.1:9"
+    with pytest.raises(PortNotFoundError, match=f"may not reach {url} .*network.conf says how"):
+        Link(url).open()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_name_that_nobody_has_and_one_that_may_not_be_asked_for(monkeypatch, is_closed):
+    def nobody(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    if is_closed:
+        monkeypatch.setattr(socket, "socket", refuse(errno.EAFNOSUPPORT))
+    with pytest.raises(PortNotFoundError) as raised:
+        new_port("socket://press-4:4000").open()
+    assert "(Temporary failure in name resolution)" in str(raised.value)
+    assert ("network.conf says how" in str(raised.value)) is is_closed
 
 
 @pytest.mark.parametrize("url", ["socket://", "socket://host", "rfc2217://:1", "socket://h:x"])

@@ -98,3 +98,56 @@ def board(recording: np.ndarray, schema: Schema, tmp_path: Path) -> SimulatedBoa
     """A board of 200 Hz that never ends, not plugged in yet, with a name that stays the same."""
     source = ReplaySource(recording, schema, loop=True)
     return SimulatedBoard(source, link_path=tmp_path / "sensor")
+
+
+@pytest.fixture
+def done(call):
+    """Call a verb that must succeed; its stdout."""
+
+    def invoke(*arguments: object) -> str:
+        result = call(*arguments)
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
+
+    return invoke
+
+
+@pytest.fixture
+def refused(call):
+    """Call a verb that must be refused in one sentence; that sentence."""
+
+    def invoke(*arguments: object) -> str:
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        return result.stderr.splitlines()[-1]
+
+    return invoke
+
+
+@pytest.fixture
+def released(done, pack, schema, tmp_path):
+    """Make a signed release n of the tiny model; return its file."""
+    secret, public = tmp_path / "k.key", tmp_path / "k.pub"
+    done("keys", "generate", "-W", "-s", secret, "-p", public)
+
+    def make(version: int, *options: object):
+        file = pack(schema, seed=version).save(tmp_path / f"tiny-{version}.egb")
+        done("keys", "sign", file, "-s", secret, "--version", version, *options)
+        return file
+
+    make.public = public
+    make.secret = secret
+    return make
+
+
+@pytest.fixture
+def where(released, tmp_path):
+    return ("--store", tmp_path / "bundles", "--keys", released.public)
+
+
+@pytest.fixture
+def listed(done, where) -> Callable[[], dict]:
+    """Read what `bundle list` tells of the store."""
+    return lambda: json.loads(done("bundle", "list", *where[:2], "--json"))

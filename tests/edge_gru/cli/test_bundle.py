@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -17,129 +16,13 @@ from edge_gru.bundle import load
 from edge_gru.cli import bundle as bundle_module  # noqa: F401 - imported before processes start
 from edge_gru.cli import keys as keys_module  # noqa: F401
 from edge_gru.cli import run as run_module  # noqa: F401
-from edge_gru.errors import ConfigError
-from edge_gru.signing import KdfLimits
 
 pytest.importorskip("cryptography", reason="signatures need the extra `signed`")
 
 MAIN = "from edge_gru.cli import main; main(prog_name='edge-gru')"
 
 
-@pytest.fixture
-def done(call):
-    """Call a verb that must succeed; its stdout."""
-
-    def invoke(*arguments: object) -> str:
-        result = call(*arguments)
-        assert result.exit_code == 0, result.stderr
-        return result.stdout
-
-    return invoke
-
-
-@pytest.fixture
-def refused(call):
-    """Call a verb that must be refused in one sentence; that sentence."""
-
-    def invoke(*arguments: object) -> str:
-        result = call(*arguments)
-        assert result.exit_code == 2
-        assert result.stdout == ""
-        assert "Traceback" not in result.stderr
-        return result.stderr.splitlines()[-1]
-
-    return invoke
-
-
-@pytest.fixture
-def released(done, pack, schema, tmp_path):
-    """Make a signed release n of the tiny model; return its file."""
-    secret, public = tmp_path / "k.key", tmp_path / "k.pub"
-    done("keys", "generate", "-W", "-s", secret, "-p", public)
-
-    def make(version: int, *options: object):
-        file = pack(schema, seed=version).save(tmp_path / f"tiny-{version}.egb")
-        done("keys", "sign", file, "-s", secret, "--version", version, *options)
-        return file
-
-    make.public = public
-    make.secret = secret
-    return make
-
-
-@pytest.fixture
-def where(released, tmp_path):
-    return ("--store", tmp_path / "bundles", "--keys", released.public)
-
-
-def listed(done, where) -> dict:
-    return json.loads(done("bundle", "list", *where[:2], "--json"))
-
-
-def test_without_a_terminal_no_password_is_asked_for(refused, tmp_path):
-    files = ("-s", tmp_path / "a.key", "-p", tmp_path / "a.pub")
-    assert "use --password-file" in refused("keys", "generate", *files)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_where_no_key_can_be_made_no_password_is_asked_for(refused, tmp_path, monkeypatch):
-    def none():
-        raise ConfigError("no cryptography here; install it")
-
-    monkeypatch.setattr("edge_gru.cli.keys.SecretKey.generate", none)
-    assert "no cryptography" in refused("keys", "generate", "-s", tmp_path / "a.key")
-
-
-def test_keys_are_made_shown_and_kept_secret(done, refused, released):
-    assert stat.S_IMODE(released.secret.stat().st_mode) == 0o600
-    shown = json.loads(done("keys", "show", released.public, "--json"))
-    assert shown["kind"] == "public key"
-    assert shown["line"] in released.public.read_text()
-    sentence = refused("keys", "generate", "-W", "-s", released.secret, "-p", released.public)
-    assert "k.pub exists; move it away" in sentence
-
-
-def test_signature_is_verified_and_shown(done, refused, released):
-    file = released(3, "--board", "press-4", "--board", "x86_64")
-    assert "signed by" in done("keys", "verify", file, "-p", released.public)
-    shown = json.loads(done("keys", "show", f"{file}.minisig", "--json"))
-    assert "name:tiny\tversion:3\tboard:press-4,x86_64" in shown["comment"]
-    file.write_bytes(file.read_bytes()[:-1])
-    assert "changed after signing" in refused("keys", "verify", file, "-p", released.public)
-
-
-def test_key_behind_a_password_signs_with_it_alone(
-    done, refused, tmp_path, bundle_path, monkeypatch
-):
-    monkeypatch.setattr(
-        "edge_gru.signing.keys.KdfLimits", lambda *given: KdfLimits(*given or (1 << 15, 1 << 24))
-    )
-    right, wrong = tmp_path / "right", tmp_path / "wrong"
-    right.write_text("word\n")
-    wrong.write_text("other\n")
-    files = ("-s", tmp_path / "p.key", "-p", tmp_path / "p.pub")
-    done("keys", "generate", *files, "--password-file", right)
-    sign = ("keys", "sign", bundle_path, *files[:2], "--version", 1, "--password-file")
-    assert "the password does not open" in refused(*sign, wrong)
-    assert "version 1 for any" in done(*sign, right)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--version", 0], "expected a version from 1"),
-        (["--version", 1, "--board", "a b"], "expected names of boards without spaces"),
-        (["--version", 1, "--continues", "/absent.egb"], "cannot read bundle /absent.egb"),
-        (["--version", 1, "-s", "/absent.key"], "cannot read /absent.key"),
-    ],
-)
-def test_what_cannot_be_signed_is_told(refused, released, bundle_path, options, sentence):
-    said = refused("keys", "sign", bundle_path, "-s", released.secret, *options)
-    assert sentence in said
-    assert not bundle_path.with_name("tiny.egb.minisig").exists()
-
-
-def test_install_list_confirm_and_rollback(done, refused, released, where, tmp_path):
+def test_install_list_confirm_and_rollback(done, refused, released, where, tmp_path, listed):
     assert "tiny version 1 serves from now on\n" in done("bundle", "install", released(1), *where)
     said = done("bundle", "install", released(2), *where, "--trial", 30, "--starts", 2)
     assert said.endswith("on trial for 30 s of good service in 2 starts\n")
@@ -148,7 +31,7 @@ def test_install_list_confirm_and_rollback(done, refused, released, where, tmp_p
     table = done("bundle", "list", *where[:2])
     assert "trial: 0 of 30 s, 2 of 2 starts left" in table
     assert "tiny version 2 stays" in done("bundle", "confirm", *where[:2])
-    assert listed(done, where)["trial"] is None
+    assert listed()["trial"] is None
     said = done("bundle", "rollback", *where[:2], "--reason", "too loud")
     assert said == "tiny version 1 serves again\n"
     assert "failed: too loud" in done("bundle", "list", *where[:2])
@@ -176,15 +59,15 @@ def unsign(file) -> None:
     ],
 )
 def test_refused_bundle_changes_nothing(
-    done, refused, released, where, version, options, harm, sentence
+    done, refused, released, where, version, options, harm, sentence, listed
 ):
     done("bundle", "install", released(2), *where)
-    before = listed(done, where)
+    before = listed()
     file = released(version, *options)
     if harm is not None:
         harm(file)
     assert sentence in refused("bundle", "install", file, *where)
-    assert listed(done, where) == before
+    assert listed() == before
 
 
 def test_bundle_that_no_engine_reproduces_is_refused(refused, released, where, pack, schema):
@@ -238,7 +121,7 @@ def health(path) -> dict:
 
 
 def test_running_service_takes_an_update_without_losing_a_sample(
-    live, done, call, released, board, where, tmp_path
+    live, done, call, released, board, where, tmp_path, listed
 ):
     store, file = where[1], tmp_path / "health.json"
     done("bundle", "install", released(1), *where)
@@ -252,7 +135,7 @@ def test_running_service_takes_an_update_without_losing_a_sample(
         running.read_until(lambda event: event.get("n_steps") == 100)
         seconds = threading.Event()
         for _ in range(600):
-            if listed(done, where)["trial"] is None:
+            if listed()["trial"] is None:
                 break
             seconds.wait(0.05)
         text = call("status", "--store", store, "--health", file)
@@ -264,6 +147,62 @@ def test_running_service_takes_an_update_without_losing_a_sample(
     seq = [event["sample_seq"] for event in running.predictions]
     assert seq == list(range(len(seq)))
     assert running.process.returncode == 0
+
+
+def test_bundle_whose_service_is_killed_again_and_again_goes_back(
+    live, done, released, board, where, listed
+):
+    done("bundle", "install", released(1), *where)
+    done("bundle", "install", released(2), *where, "--starts", 2)
+    with board:
+        for _ in range(2):
+            running = live("run", where[1], "--port", board.port)
+            running.read_until(lambda event: event["kind"] == "prediction")
+            assert running.events[0]["model_hash"] == load(released(2)).hash
+            running.process.send_signal(signal.SIGABRT)  # as the watchdog does
+            running.process.wait(30)
+        running = live("run", where[1], "--port", board.port)
+        running.read_until(lambda event: event["kind"] == "prediction")
+        running.end(signal.SIGTERM)
+    assert running.events[0]["model_hash"] == load(released(1)).hash
+    entries = listed()["entries"].values()
+    (failed,) = (entry for entry in entries if entry["status"] == "failed")
+    assert failed["reason"] == "it did not stay up in 2 starts"
+
+
+def test_cache_that_cannot_be_written_keeps_nobody_from_predicting(
+    live, done, released, board, where, tmp_path
+):
+    done("bundle", "install", released(1), *where)
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    with board:
+        cache = str(tmp_path / "cache")
+        running = live(
+            "run", where[1], "--port", board.port, CACHE_DIRECTORY=cache, XDG_CACHE_HOME=cache
+        )
+        running.read_sample(20)
+        running.end(signal.SIGTERM)
+    assert running.process.returncode == 0
+
+
+def test_rollback_by_hand_leaves_nothing_older_to_replay(done, refused, released, where):
+    for version in (5, 7):
+        done("bundle", "install", released(version), *where, "--trial", 0)
+    done("bundle", "rollback", *where[:2])
+    assert "failed here before (by hand)" in refused("bundle", "install", released(7), *where)
+    assert "is older than version 7" in refused("bundle", "install", released(6), *where)
+    assert "version 6 serves" in done("bundle", "install", released(6), *where, "--force")
+    assert "is older than version 7" in refused("bundle", "install", released(4), *where)
+    assert "version 8 serves" in done("bundle", "install", released(8), *where)
+
+
+def test_bundle_that_failed_is_not_taken_under_a_new_version_either(done, refused, released, where):
+    done("bundle", "install", released(1), *where)
+    file = released(2)
+    done("bundle", "install", file, *where)
+    done("bundle", "rollback", *where[:2], "--reason", "no good")
+    done("keys", "sign", file, "-s", released.secret, "--version", 3)
+    assert "failed here before (no good)" in refused("bundle", "install", file, *where)
 
 
 def test_settings_of_a_service_name_its_store(call, tmp_path):

@@ -26,7 +26,7 @@ def test_a_port_is_described_in_a_file(call, printing, tmp_path):
     (found,) = json.loads(result.stdout)
     assert (found["port"], found["format"]) == (printing.port, "csv")
     assert found["channels"][0] == {"name": "vibration", "unit": "g"}
-    assert PortSettings.read(file).rate_hz == pytest.approx(200, rel=0.4)
+    assert PortSettings.read(file).rate_hz == pytest.approx(found["rate_hz"], rel=1e-4)
     again = call("ports", "--probe", printing.port, "--listen", "0.4", "-o", file)
     assert again.exit_code == 2
     assert "exists" in again.stderr

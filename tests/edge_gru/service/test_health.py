@@ -160,7 +160,7 @@ def test_status_of_a_service_that_hangs(health, clock, tmp_path):
     tick(health, clock, 100)
     clock.now_s += 31
     found = report(tmp_path, clock)
-    assert (found.exit_code, found.problem) == (1, "hangs: no sign of life for 31 s")
+    assert (found.exit_code, found.problem) == (3, "hangs: no sign of life for 31 s")
 
 
 @pytest.mark.parametrize(
@@ -202,3 +202,38 @@ def test_progress_of_a_build_is_shown_if_somebody_tells_it(health, clock, tmp_pa
 )
 def test_durations_are_for_people(seconds, text):
     assert status.duration(seconds) == text
+
+
+LONG = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A900WXPC_of_a_long_name-if00-port0"
+
+
+def test_status_fits_a_serial_console(health, clock, tmp_path):
+    event = LinkEvent(**STAMP.at(0.0), up=False, port=LONG, reason="no such file, " * 9)
+    health.write(event)
+    tick(health, clock, 100)
+    path = tmp_path / "health.json"
+    found = json.loads(path.read_text())
+    found["summary"]["model"] = "pump \x1b[2J\x9b31m é\n"
+    path.write_text(json.dumps(found))
+    (tmp_path / "compile.json").write_text('{"stage": "' + "tactics " * 20 + '"}')
+    lines = status.lines(report(tmp_path, clock))
+    assert max(map(len, lines)) <= 80
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert len(lines) <= 24
+    assert "pump \\x1b[2J\\x9b31m \\xe9\\n" in "\n".join(lines)
+    assert [line for line in lines if line.startswith(" " * 10)]
+
+
+def test_status_of_a_device_without_anything_tells_what_to_do(tmp_path, clock):
+    told = "\n".join(status.lines(report(tmp_path, clock)))
+    assert "service   not running: there is no" in told
+    assert "`edge-gru bundle install` makes" in told
+    told = status.look(store=tmp_path / "bundles", clock=clock).problem
+    if not status.HEALTH.exists():
+        assert told.endswith("start it: sudo systemctl start edge-gru")
+
+
+def test_status_of_a_run_without_a_store_does_not_ask_for_one(health, clock, tmp_path):
+    clock.now_s += 1
+    health.look(clock(), summary(1), None)
+    assert not [line for line in status.lines(report(tmp_path, clock)) if "bundle" in line]

@@ -180,6 +180,30 @@ def test_watchdog_is_fed_by_the_loop(bundle_path, sink, block, monkeypatch):
     runner.join()
 
 
+def test_loop_that_hangs_feeds_no_watchdog(bundle_path, sink, monkeypatch):
+    """A timer would vouch for it, and systemd would leave a dead loop alone."""
+    monkeypatch.setattr("edge_gru.service.loop._SILENCE_S", 0.001)
+    hangs, may_go_on = threading.Event(), threading.Event()
+    n_fed = []
+
+    class HangingLink(ScriptedLink):
+        def receive(self, timeout_s):
+            hangs.set()
+            may_go_on.wait(10)
+            self.stop()
+
+    notifier = ListNotifier()
+    notifier.alive = lambda: n_fed.append(1)
+    service = make_service(bundle_path, [sink], HangingLink([]), notifier=notifier)
+    runner = threading.Thread(target=service.run, daemon=True)
+    runner.start()
+    assert hangs.wait(10)
+    assert not may_go_on.wait(0.1)
+    assert n_fed == []
+    may_go_on.set()
+    runner.join()
+
+
 def test_error_of_the_link_closes_everything(bundle_path, sink, block):
     link = ScriptedLink([block(0, 2), SchemaError("other channels")])
     with pytest.raises(SchemaError, match="other channels"):

@@ -16,6 +16,7 @@ from edge_gru.service.statistics import Latency, Summary
 from edge_gru.service.stored_models import StoredModels
 from edge_gru.signing import Release, Signature
 from edge_gru.store import SignedBundle, Store, TrialPlan
+from edge_gru.store.trial import N_CONSTANT
 from firmware_bridge.errors import PortError, SchemaError
 from firmware_bridge.link import LinkStatistics
 from firmware_bridge.sample import LinkUp, Sample, Schema
@@ -175,22 +176,46 @@ def fail_by_latency(models) -> None:
     models.look(1.0, summary(500, p99_us=2e4))
 
 
-@pytest.mark.parametrize("fail", [fail_by_output, fail_by_latency])
-def test_fault_on_trial_brings_the_bundle_before_back(store, models, signed, fail):
+def fail_by_constant_output(models) -> None:
+    for k in range(N_CONSTANT):
+        sample = Sample(1.0, k, np.full(2, k, np.float32), 1.0)
+        models.observe(Prediction(sample, np.zeros(4, np.float32), 1, is_warming_up=False))
+    models.look(1.0, summary(N_CONSTANT))
+
+
+def fail_by_silence(models) -> None:
+    for second in range(12):  # samples come, and are dropped here: nobody is asked any more
+        models.look(second, msgspec.structs.replace(summary(5), overrun_samples=100 * second))
+
+
+FAILURES = {
+    "is not finite": fail_by_output,
+    "is the same in 500 predictions": fail_by_constant_output,
+    "samples came for 10 s and it answered none": fail_by_silence,
+    "its p99 is 20000 us, over the limit of 10000 us": fail_by_latency,
+}
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+def test_fault_on_trial_brings_the_bundle_before_back(store, models, signed, reason):
     store.install(signed(2), ASKED)
     models.first()
-    fail(models)
+    FAILURES[reason](models)
     with wait_for(models.following).engine as engine:
         assert engine.model_hash == signed(1).bundle.hash
     assert versions(store) == {1: "committed", 2: "failed"}
+    failed = next(e for e in store.read().entries.values() if e.version == 2)
+    assert reason in failed.reason
     assert models.status().trial_s is None
+    with pytest.raises(StoreError, match="failed here before"):
+        store.install(signed(2), ASKED)
 
 
 def test_fault_of_a_bundle_that_was_committed_is_no_reason_to_go_back(store, models, signed):
     store.install(signed(2), AT_ONCE)
     models.first()
-    fail_by_output(models)
-    fail_by_latency(models)
+    for fail in FAILURES.values():
+        fail(models)
     models.close(is_fault=False)
     assert versions(store) == {1: "committed", 2: "committed"}
 

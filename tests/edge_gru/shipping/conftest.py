@@ -92,6 +92,11 @@ echo "$1 $2" >>{state}/edge-gru
 echo "service   predicting"
 exit $(/bin/cat {state}/code 2>/dev/null || echo 0)
 """,
+    "systemctl": """
+echo "$*" >>{state}/systemctl
+if [ "$1" != enable ] && [ -e {state}/broken ]; then echo "Job failed." >&2; exit 1; fi
+""",
+    "nvpmodel": 'echo "$*" >>{state}/nvpmodel',
     "df": 'echo head; echo "disk 1 1 $(/bin/cat {state}/free 2>/dev/null || echo 9000000) 1 /"',
     "cat": """
 if [ -e {state}/cut ]; then rm {state}/cut; head -c 5000; kill -9 "$SESSION"; exit; fi
@@ -247,7 +252,11 @@ def tegra(tmp_path: Path) -> Path:
     for name in ("apply_binaries.sh", "flash.sh", "jetson-orin-nano-devkit.conf"):
         (folder / name).write_text("")
     (rootfs / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.4, GCID: 0\n")
-    (rootfs / "etc/passwd").write_text("jetson:x:1000:1000::/home/jetson:/bin/bash\n")
+    me = max(os.geteuid(), 1000), max(os.getegid(), 1000)  # whoever is root may give files away
+    (rootfs / "etc/passwd").write_text(f"jetson:x:{me[0]}:{me[1]}::/home/jetson:/bin/bash\n")
+    (rootfs / "home/jetson").mkdir(parents=True)
+    (rootfs / "etc/hostname").write_text("tegra-ubuntu\n")
+    (rootfs / "etc/hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\ttegra-ubuntu\n")
     (rootfs / "usr/bin/python3").symlink_to("python3.10")
     if os.geteuid() == 0:  # nobody else can make a program that is root's
         (rootfs / "usr/bin/sudo").write_text("")

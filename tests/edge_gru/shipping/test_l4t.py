@@ -158,6 +158,24 @@ def test_remove_restores_the_tree_byte_for_byte(call, tegra):
     assert call("--remove").output.startswith("0 files")
 
 
+def test_packages_travel_along_for_the_first_boot(call, tegra, tmp_path):
+    debs = tmp_path / "debs"
+    debs.mkdir()
+    words = ("--with-debs", str(debs))
+    assert "packages: there are none; name a folder of *_arm64.deb" in call(*words).output
+    (debs / "libnvinfer10_10.3.0_arm64.deb").write_text("deb")
+    before = snapshot(tegra)
+    assert "PASS  packages: 1 for the first boot" in call(*words, "--check").output
+    laid = call(*words)
+    assert laid.exit_code == 0, laid.output
+    sent = tegra / "rootfs/opt/edge-gru/debs/libnvinfer10_10.3.0_arm64.deb"
+    assert sent.read_text() == "deb"
+    call("--remove")
+    assert snapshot(tegra) == before
+    (debs / "libnvinfer10_10.3.0_amd64.deb").write_text("")
+    assert "libnvinfer10_10.3.0_amd64.deb is for another" in call(*words).output
+
+
 def test_dry_run_writes_nothing(call, tegra):
     before = snapshot(tegra)
     told = call("--dry-run")

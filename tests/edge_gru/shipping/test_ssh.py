@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge_gru import shipping
+from edge_gru.cli.ship_look import Look
 from edge_gru.cli.ship_ssh import Delivery
 from edge_gru.errors import ShippingError
-from edge_gru.shipping import Cargo, Connection, Workshop
+from edge_gru.shipping import Cargo, Connection, Facts, Workshop
+
+CARGO = shipping.board._CARGO
+FACTS = Facts(
+    arch="aarch64", python="3.10", is_root=True, has_sudo=True, has_dpkg=True, jetson="# R36",
+    n_free_bytes=1 << 40, version="", tensorrt="", has_systemd=True, power_mode=None,
+)  # fmt: skip
+DO_IT = Look(check=False, dry_run=False, as_json=False)
 
 
 @pytest.fixture
-def deliver(board, board_target, small_wheels, source) -> Callable[..., None]:
+def deliver(board, board_target, small_wheels, source, monkeypatch) -> Callable[..., None]:
     """Ship a small edge-gru to the board."""
     made: dict[str, Path] = {}
 
+    monkeypatch.setattr(  # whatever this machine has
+        "edge_gru.shipping.board._CARGO",
+        CARGO.replace("/run/systemd/system", "/nowhere"),
+    )
+
     def run(
-        says: str = "one", *, password: str | None = None, is_dry: bool = False, **facts
+        says: str = "one",
+        *,
+        password: str | None = None,
+        look: Look = DO_IT,
+        cargo: Cargo | None = None,
+        **facts,
     ) -> None:
         if says not in made:
             made[says] = small_wheels(board_target, says)
-        workshop = Workshop(source, Cargo(), made[says])
+        workshop = Workshop(source, cargo or Cargo(), made[says])
         with Connection(board.host, board.options) as connection:
             delivery = Delivery(connection, workshop, password, kept=str(board.kept))
             if facts:
                 delivery._facts = replace(delivery.facts, **facts)
-            delivery.run(is_dry=is_dry)
+            delivery.run(look)
 
     return run
 
 
 @pytest.fixture
 def rollback(board, source) -> Callable[[], None]:
-    def run() -> None:
+    def run(look: Look = DO_IT) -> None:
         with Connection(board.host, board.options) as connection:
-            Delivery(connection, Workshop(source, Cargo()), kept=str(board.kept)).rollback()
+            delivery = Delivery(connection, Workshop(source, Cargo()), kept=str(board.kept))
+            delivery.rollback(look)
 
     return run
 
@@ -75,6 +96,9 @@ def test_update_keeps_the_way_back_and_rollback_takes_it(board, deliver, rollbac
     two, before = versions(board)
     assert before == one != two
     assert "--rollback" in capsys.readouterr().out
+    rollback(replace(DO_IT, dry_run=True))
+    assert 'dpkg --force-confold --install "$kept/$before"' in capsys.readouterr().out
+    assert versions(board) == (two, one)
     rollback()
     assert versions(board) == (one, two)
     assert board.said("version").strip() in one
@@ -153,10 +177,26 @@ def test_package_that_dpkg_refuses_leaves_the_one_before(board, deliver):
     assert versions(board)[0] != two
 
 
-def test_update_that_does_not_run_is_taken_back(board, deliver):
+@pytest.fixture
+def systemd(board, deliver, monkeypatch):
+    """The board has systemd, whose systemctl only pretends."""
+    script = CARGO.replace("/run/systemd/system", str(board.state))
+    monkeypatch.setattr("edge_gru.shipping.board._CARGO", script)
+
+
+def test_service_is_enabled_and_started(board, systemd, deliver):
+    deliver()
+    assert board.said("systemctl").splitlines() == [
+        "enable --quiet edge-gru.service",
+        "start edge-gru.service",
+    ]
+
+
+def test_update_that_does_not_run_is_taken_back(board, systemd, deliver):
     deliver("one")
     one = board.said("version")
     board.is_now("code", "3")
+    board.is_now("broken")
     with pytest.raises(ShippingError, match="the new version does not run on"):
         deliver("two", has_systemd=True)
     assert board.said("version") == one
@@ -197,11 +237,55 @@ def test_sudo_with_a_password_needs_it_asked_for(board, deliver):
 
 
 def test_dry_run_tells_the_commands_and_sends_nothing(board, deliver, capsys):
-    deliver(is_dry=True)
+    deliver(look=replace(DO_IT, dry_run=True))
     told = capsys.readouterr().out
     assert "would send edge-gru_" in told
     assert "dpkg --force-confold --install" in told
     assert not board.uploads.exists()
+
+
+def test_dry_run_as_json_is_json_alone(board, deliver, capsys):
+    deliver(look=replace(DO_IT, dry_run=True, as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert told["sends"].startswith("edge-gru_")
+    assert told["installed"] == ""
+    assert any("dpkg --force-confold --install" in script for script in told["runs_as_root"])
+    assert told["n_bytes"] > 0
+    assert not board.uploads.exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "now", "sentence"),
+    [
+        (2, 1, "power mode: 1; for 2: ssh -t jetson@b sudo nvpmodel -m 2\n"),
+        (2, 2, "power mode: 2, as wanted\n"),
+        (2, None, "power mode: jetson@b tells none, so 2 was not set\n"),
+        (None, 1, ""),
+    ],
+)
+def test_power_mode_is_never_changed_unasked(source, capsys, wanted, now, sentence):
+    unused = Connection("jetson@b")  # and not opened
+    delivery = Delivery(unused, Workshop(source, Cargo(power_mode=wanted)))
+    delivery._facts = replace(FACTS, power_mode=now)
+    delivery._settle_power_mode()
+    assert capsys.readouterr().out == sentence
+
+
+@pytest.mark.parametrize(
+    ("mode_after", "sentence"),
+    [(2, "power mode: 2; back: ssh -t"), (1, "power mode: still 1, it may want a restart")],
+)
+def test_power_mode_is_set_once_somebody_says_yes(
+    board, deliver, capsys, monkeypatch, mode_after, sentence
+):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.confirm", lambda *_, **__: True)
+    board.is_now("pmode", f"pmode:000{mode_after} fmode:quiet\n")
+    script = shipping.board._POWER.replace("/var/lib/nvpmodel/status", str(board.state / "pmode"))
+    monkeypatch.setattr("edge_gru.shipping.board._POWER", script)
+    deliver(cargo=Cargo(power_mode=2), power_mode=1)
+    assert sentence in capsys.readouterr().out
+    assert board.said("nvpmodel") == "-m 2\n"
 
 
 def test_host_that_is_an_option_is_refused():

@@ -108,6 +108,7 @@ def test_package_has_owner_root_and_plain_modes(workshop, source, tmp_path, tool
         "./usr/lib/edge-gru/setup",
         "./usr/lib/edge-gru/precompile",
         "./usr/lib/edge-gru/compile",
+        "./usr/lib/edge-gru/register",
     }
 
 
@@ -187,6 +188,21 @@ def test_settings_are_read_before_they_travel(workshop, tmp_path):
         workshop(Cargo(settings=settings)).open(TARGET),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("port", "is_open"),
+    [("/dev/ttyACM0", False), ("socket://10.0.0.7:4000", True), ("rfc2217://p:1", True)],
+)
+def test_unit_is_opened_to_the_network_where_the_settings_need_it(
+    workshop, source, tmp_path, port, is_open
+):
+    settings = tmp_path / "mine.toml"
+    settings.write_text(f'store = "x"\nport = "{port}"\n')
+    with workshop(Cargo(settings=settings)).open(TARGET) as stage:
+        paths = {path for path, _ in stage.tree}
+    assert ("usr/lib/systemd/system/edge-gru.service.d/network.conf" in paths) is is_open
+    assert "usr/share/edge-gru/network.conf" in paths
 
 
 def test_sensor_gets_its_name_and_is_hidden_from_modem_manager(workshop):

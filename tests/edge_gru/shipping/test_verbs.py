@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from edge_gru.cli import main
 from edge_gru.errors import ConfigError
 from edge_gru.shipping import Target, read_deploy_settings
+from edge_gru.shipping.settings import DeploySettings
 
 TARGET = Target("3.10")
 
@@ -60,6 +63,20 @@ def test_container_has_few_rights_and_sees_adapters_come_and_go(source):
     assert "privileged: true" not in text
 
 
+@pytest.mark.parametrize(("code", "is_healthy"), [(0, True), (1, True), (3, False), (127, False)])
+def test_container_without_its_sensor_is_well_and_one_that_hangs_is_not(
+    source, tmp_path, code, is_healthy
+):
+    text = (source.deploy / "container/Dockerfile").read_text()
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (.+)$", text, re.MULTILINE)
+    program = tmp_path / "edge-gru"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    checked = subprocess.run(["sh", "-c", check], check=False, env=env)
+    assert (checked.returncode == 0) is is_healthy
+
+
 def test_container_fills_its_store_once(source, tmp_path):
     start = (source.deploy / "container/start").read_text()
     store, factory, log = tmp_path / "store", tmp_path / "factory", tmp_path / "log"
@@ -104,11 +121,53 @@ def test_deploy_settings_are_relative_to_their_file(tmp_path, source):
     assert cargo.sensors == {"A900WXPC": "edge-gru-sensor"}
 
 
-@pytest.mark.parametrize("text", ["bundel = 'x'", "bundle = 1", "x"])
-def test_deploy_settings_that_are_none_are_refused(tmp_path, text):
+def test_example_of_the_deploy_settings_shows_every_key(tmp_path, source):
+    text = (source.deploy / "deploy.toml.example").read_text()
+    shown = re.findall(r"^#?(\w+) = ", text.partition("[sensors]")[0], flags=re.MULTILINE)
+    assert sorted([*shown, "sensors"]) == sorted(DeploySettings.__struct_fields__)
+    everything = tmp_path / "deploy.toml"
+    everything.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    cargo = read_deploy_settings(everything)
+    assert (cargo.login.user, cargo.login.hostname) == ("jetson", "pump-4")
+    assert cargo.login.ssh_keys == (tmp_path / "me.pub",)
+    assert (cargo.power_mode, cargo.boards) == (0, ("nvidia-p3767-0005",))
+
+
+@pytest.mark.parametrize("words", [("deb", "--python", "3.10"), ("container", "--l4t", "r36")])
+def test_plans_and_gates_are_json_for_programs(call, words):
+    plan = json.loads(call(*words, "--dry-run", "--json").stdout)
+    assert plan["python"] == "3.10"
+    assert len(plan["writes"]) == 1
+    gates = json.loads(call(*words, "--check", "--json").stdout)
+    assert gates["passed"]
+    assert gates["gates"][0]["name"] == "model"
+    refused = call(*words, "--json")
+    assert refused.exit_code == 2
+    assert "expected --json together with --check or --dry-run" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("bundel = 'x'", "unknown key 'bundel'; did you mean 'bundle'?"),
+        ("wifi = 'x'", "unknown key 'wifi'; see deploy/deploy.toml.example"),
+        ("bundle = 1", "bundle: expected `str`, got `int`; see deploy/deploy.toml.example"),
+        ("x", "expected TOML, got "),
+    ],
+)
+def test_deploy_settings_that_are_none_are_refused(tmp_path, text, sentence):
     file = tmp_path / "deploy.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"deploy\.toml: .*; see deploy/deploy\.toml\.example"):
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: {sentence}")):
         read_deploy_settings(file)
     with pytest.raises(ConfigError, match="check the path"):
         read_deploy_settings(tmp_path / "absent.toml")
+
+
+def test_secret_ssh_key_is_found_whichever_way_is_taken(call, tmp_path):
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    (tmp_path / "deploy.toml").write_text('ssh_keys = ["id"]\n')
+    refused = call("deb", "--python", "3.10", "--deploy", tmp_path / "deploy.toml")
+    assert refused.exit_code == 2
+    assert "is a secret ssh key, which must not leave this machine" in refused.output
+    assert not (tmp_path / "out").exists()

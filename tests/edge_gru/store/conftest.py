@@ -17,6 +17,33 @@ CHANGES = (
 )  # fmt: skip
 
 
+Tear = Callable[[bytes], bytes]
+
+
+def nul_tail(content: bytes) -> bytes:
+    """The length is there, the second half of the content is not."""
+    whole = len(content) // 2
+    return content[:whole] + bytes(len(content) - whole)
+
+
+def cut_short(content: bytes) -> bytes:
+    """The second half was never allocated."""
+    return content[: len(content) // 2]
+
+
+def emptied(content: bytes) -> bytes:
+    """Nothing was allocated, as with delayed allocation; the name is there."""
+    return b""
+
+
+def all_nul(content: bytes) -> bytes:
+    """All of it was allocated, and none written."""
+    return bytes(len(content))
+
+
+TEARS = (nul_tail, cut_short, emptied, all_nul)
+
+
 class PowerCutError(BaseException):
     """Nothing runs after it."""
 
@@ -129,11 +156,16 @@ class FaultyDisk(Disk):
             return lambda: _write(path, content)
         return lambda: None
 
-    def lose(self, kept: float) -> None:
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is a file whose content was not synced."""
+        return any(path.is_file() for path in self._dirty)
+
+    def lose(self, kept: float, tear: Tear = nul_tail) -> None:
         """Take away what was not made durable: of the names, all but the first share ``kept``.
 
-        A negative share takes the first rename alone, as a file system without a journal may. Files
-        whose content was not synced are there in full length, the second half as NULs.
+        A negative share takes the first rename alone, as a file system without a journal may.
+        ``tear`` says what is left of the content of files that was not synced.
         """
         undos = [undo for _, undo in self._undo]
         lost = undos[round(kept * len(undos)) :]
@@ -143,13 +175,12 @@ class FaultyDisk(Disk):
             undo()
         for path in self._dirty:
             if path.is_file():
-                content = path.read_bytes()
-                whole = len(content) // 2
-                path.write_bytes(content[:whole] + bytes(len(content) - whole))
+                path.write_bytes(tear(path.read_bytes()))
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    if path.parent.is_dir():  # a folder whose removal is durable has lost what was in it
+        path.write_bytes(content)
 
 
 def signed_of(bundle: Bundle, version: int, **changes: object) -> SignedBundle:
@@ -169,6 +200,11 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def faulty_disk() -> type[FaultyDisk]:
     return FaultyDisk
+
+
+@pytest.fixture
+def tears() -> tuple[Tear, ...]:
+    return TEARS
 
 
 @pytest.fixture

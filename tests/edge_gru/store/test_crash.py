@@ -70,6 +70,27 @@ def _serve_well(store: Store, signed: Callable) -> None:
     store.note_served(store.current().folder, 99)
 
 
+def _stop(store: Store, signed: Callable) -> None:
+    store.begin()
+    store.note_stopped(store.current().folder)
+
+
+def _give_up(store: Store, signed: Callable) -> None:
+    store.retreat(store.current().folder, "its output is not finite")
+
+
+def _by_force(version: int) -> Callable[[Store, Callable], object]:
+    return lambda store, signed: store.install(signed(version), ASKED, is_forced=True)
+
+
+def _full_shelf(store: Store, signed: Callable) -> None:
+    """Two bundles that are needed, and the remains of others that are to be pruned."""
+    _three(store, signed)
+    for name in ("tiny-7-0123abcd", ".incoming"):
+        (store.root / name).mkdir()
+        (store.root / name / "model.egb").write_bytes(b"PK")
+
+
 def _empty(store: Store, signed: Callable) -> None:
     store.root.mkdir()
 
@@ -86,6 +107,10 @@ CHANGES = {
     "start": Change(_two, _call("begin"), (2,)),
     "last start": Change(_out_of_starts, _call("begin"), (1,)),
     "served": Change(_two, _serve_well, (2,)),
+    "stop": Change(_two, _stop, (2,)),
+    "fault": Change(_two, _give_up, (1, 2)),
+    "back by force": Change(_three, _by_force(1), (1, 2)),
+    "prune": Change(_full_shelf, _call("rollback", "by hand"), (1, 2)),
 }
 
 
@@ -148,7 +173,7 @@ def n_changes_of(change: Change, root: Path, signed: Callable, faulty_disk) -> i
     return disk.n_changes
 
 
-def test_power_cut_before_every_change(case, signed, faulty_disk, power_cut):
+def test_power_cut_before_every_change(case, signed, faulty_disk, power_cut, tears):
     change, prepared = case
     fresh = copies(prepared)
     n_changes = n_changes_of(change, next(fresh), signed, faulty_disk)
@@ -158,13 +183,17 @@ def test_power_cut_before_every_change(case, signed, faulty_disk, power_cut):
         raise power_cut
 
     for at in range(n_changes):
-        for kept in KEPT_SHARES:
+        for kept, tear in [(kept, tears[0]) for kept in KEPT_SHARES] + [
+            (1.0, t) for t in tears[1:]
+        ]:
             root = next(fresh)
             disk = faulty_disk(root, at, cut)
             with pytest.raises(power_cut):
                 change.change(Store(root, disk=disk), signed)
-            disk.lose(kept)
-            what = f"cut at {at}, {kept} kept, after {disk.log}"
+            if tear is not tears[0] and not disk.is_dirty:
+                break  # there is nothing to tear
+            disk.lose(kept, tear)
+            what = f"cut at {at}, {kept} kept, {tear.__name__}, after {disk.log}"
             check(root, change, signed, faulty_disk, what)
 
 

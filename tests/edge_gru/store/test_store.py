@@ -3,7 +3,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -342,3 +345,20 @@ def test_full_disk_keeps_nobody_from_going_back(store, signed, tmp_path, faulty_
     assert full.rollback("by hand").entry.version == 1
     assert store.begin().entry.version == 1
     assert (store.root / ".reserve").stat().st_size > 1 << 15
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_store_that_is_not_for_this_user_to_read_is_not_taken_for_lost(signed, caplog):
+    folder = Path(tempfile.mkdtemp())  # that other users reach, as those of pytest are not
+    folder.chmod(0o755)
+    store = Store(folder / "bundles")
+    store.install(signed(1))
+    (store.root / "state.json").chmod(0o600)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match=r"cannot read the store .* run it as root"):
+            store.read()
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(folder)
+    assert "lost" not in caplog.text
