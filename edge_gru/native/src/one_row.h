@@ -26,6 +26,10 @@ struct one_row {
 /* In place of the form of a product with x: it is made already. */
 enum { X_IS_MADE = N_FORMS };
 
+typedef void StepOfRow(const struct one_row *);
+
+#if ROW_GROUPS > 1 /* with few registers it would be slower */
+
 enum { ROW_SUMS = ROW_GROUPS * MAX_GATES };
 
 /* What the gates of some blocks are computed from, [block][gate]. */
@@ -132,45 +136,40 @@ LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
     }
 }
 
-typedef void StepOfRow(const struct one_row *);
-
 #define DEFINE_ONE_ROW(cell, x, h, x_form, h_form, n_gates)                                        \
     LANES_CALLED void cell##_row_##x##_##h(const struct one_row *row) {                            \
         step_of_row(x_form, h_form, n_gates, row);                                                 \
     }
 
-/* Of the forms that recipes have. */
+/* Of the forms that recipes with integers have: floats are bound by their weights alone. */
 #define DEFINE_ROWS(cell, n_gates)                                                                 \
-    DEFINE_ONE_ROW(cell, fp32, fp32, FORM_FP32, FORM_FP32, n_gates)                                \
     DEFINE_ONE_ROW(cell, fp32, int8, FORM_FP32, FORM_INT8, n_gates)                                \
     DEFINE_ONE_ROW(cell, fp32, hilo, FORM_FP32, FORM_INT8_HILO, n_gates)                           \
     DEFINE_ONE_ROW(cell, int8, int8, FORM_INT8, FORM_INT8, n_gates)                                \
     DEFINE_ONE_ROW(cell, hilo, int8, FORM_INT8_HILO, FORM_INT8, n_gates)                           \
     DEFINE_ONE_ROW(cell, hilo, hilo, FORM_INT8_HILO, FORM_INT8_HILO, n_gates)                      \
-    DEFINE_ONE_ROW(cell, made, fp32, X_IS_MADE, FORM_FP32, n_gates)                                \
     DEFINE_ONE_ROW(cell, made, int8, X_IS_MADE, FORM_INT8, n_gates)                                \
     DEFINE_ONE_ROW(cell, made, hilo, X_IS_MADE, FORM_INT8_HILO, n_gates)
 
 DEFINE_ROWS(gru, 3)
 DEFINE_ROWS(lstm, 4)
 
-/* By forms; NULL: block by block, as of many rows. */
+/* By forms. */
 #define ROW_TABLE(cell)                                                                            \
     {                                                                                              \
-        [FORM_FP32] = {[FORM_FP32] = cell##_row_fp32_fp32,                                         \
-                       [FORM_INT8] = cell##_row_fp32_int8,                                         \
+        [FORM_FP32] = {[FORM_INT8] = cell##_row_fp32_int8,                                         \
                        [FORM_INT8_HILO] = cell##_row_fp32_hilo},                                   \
         [FORM_INT8] = {[FORM_INT8] = cell##_row_int8_int8},                                        \
         [FORM_INT8_HILO] = {[FORM_INT8] = cell##_row_hilo_int8,                                    \
                             [FORM_INT8_HILO] = cell##_row_hilo_hilo},                              \
-        [X_IS_MADE] = {[FORM_FP32] = cell##_row_made_fp32,                                         \
-                       [FORM_INT8] = cell##_row_made_int8,                                         \
+        [X_IS_MADE] = {[FORM_INT8] = cell##_row_made_int8,                                         \
                        [FORM_INT8_HILO] = cell##_row_made_hilo},                                   \
     }
 
 static StepOfRow *const gru_rows[N_FORMS + 1][N_FORMS] = ROW_TABLE(gru);
 static StepOfRow *const lstm_rows[N_FORMS + 1][N_FORMS] = ROW_TABLE(lstm);
 
+/* NULL: block by block, as of many rows. */
 static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
     if (cell->kind == CELL_GRU) {
         return gru_rows[x_form][cell->h.form];
@@ -179,15 +178,14 @@ static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
     return is_plain ? lstm_rows[x_form][cell->h.form] : NULL;
 }
 
-/* Bring a row into the form that the product reads, unless it has it and nothing writes to it. */
-LANES_INLINE const uint8_t *operands_of_row(const struct product *p, const float *in,
-                                            const float *written, uint8_t *room) {
-    const int is_ready = p->form == FORM_FP32 && !p->gain && !(p->narrow && p->n_operand % 4);
-    if (is_ready && in != written) {
-        return (const uint8_t *)(const void *)in;
-    }
-    prepare_row(p, in, room);
-    return room;
+#else
+
+static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
+    (void)cell;
+    (void)x_form;
+    return NULL;
 }
+
+#endif
 
 #endif
