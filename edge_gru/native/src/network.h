@@ -52,6 +52,8 @@ struct network {
     size_t rows_at_once;
     float *trace;       /* [step][state_stride]: the states of a stream, before each step and after */
     int runs_in_blocks; /* whether a sequence can go through the list instruction by instruction */
+    const float *samples; /* of the tile under way: rows of x to be read where the caller has them */
+    size_t n_samples;     /* the first of them; those after have been copied */
     struct workspace room;
     int has_matrices;
     size_t widest; /* value */
