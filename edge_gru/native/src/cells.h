@@ -20,8 +20,7 @@ static void run_stage(const struct cell *cell, const struct stage *stage,
 
 static void step_gru(const struct cell *cell, const struct workspace *room, size_t n_rows,
                      const struct rows *rows) {
-    const struct stage stage = {
-        &cell->h, 3, 0, cell->bias_candidate, gru_gates, batch_gru};
+    const struct stage stage = {&cell->h, 3, 0, cell->bias_candidate, gru_gates, batch_gru};
     run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, rows);
 }
 
@@ -39,9 +38,7 @@ static void step_reset_first(const struct cell *cell, const struct workspace *ro
 
 static void step_lstm(const struct cell *cell, const struct workspace *room, size_t n_rows,
                       const struct rows *rows, float *const *spare) {
-    const struct stage stage = {&cell->h,   4,
-                                0,          NULL,
-                                lstm_gates, NULL};
+    const struct stage stage = {&cell->h, 4, 0, NULL, lstm_gates, NULL};
     struct rows wide = *rows;
     wide.h_out = cell->has_projection ? spare : rows->h_out;
     run_stage(cell, &stage, room, n_rows, (const float *const *)rows->h, &wide);
@@ -65,7 +62,7 @@ static void step_rnn(const struct cell *cell, const struct workspace *room, size
     }
 }
 
-/* A step from the products with x, or from the operands of one row's. */
+/* A step from the products with x, or from their operands. */
 static void step_from(const struct cell *cell, const struct workspace *room, size_t n_rows,
                       const struct rows *rows) {
     float *spare[MAX_ROWS];

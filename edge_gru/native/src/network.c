@@ -144,7 +144,9 @@ static int take_states(struct network *net) {
 }
 
 int network_seal(struct network *net, size_t output) {
+    const size_t n_in = net->values[INPUT_VALUE].width;
     net->output = output;
+    net->n_behind = (round_up(n_in, LANES) - 1) / n_in;
     net->runs_in_blocks = runs_in_blocks(net);
     for (size_t i = 0; i < net->n_instructions; i++) {
         struct cell *cell = &net->instructions[i].cell;
@@ -272,16 +274,12 @@ static void copy_row(float *to, const float *from, size_t n) {
     }
 }
 
-/*
- * At most rows_at_once rows; n_follow samples lie behind those. Kernels read whole lanes, so that a
- * sample can be read where it is if enough others follow it.
- */
+/* At most rows_at_once rows; n_follow samples lie behind those. */
 static void step_tile(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                       size_t n_follow, float *y) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     const size_t n_out = net->values[net->output].width;
-    const size_t n_behind = (round_up(n_in, LANES) - 1) / n_in; /* that a sample needs */
-    const size_t n_least = n_behind > n_follow ? n_behind - n_follow : 0;
+    const size_t n_least = net->n_behind > n_follow ? net->n_behind - n_follow : 0;
     net->room.is_backward = n_rows == 1 && !net->room.is_backward;
     net->samples = x;
     net->n_samples = n_rows > n_least ? n_rows - n_least : 0;

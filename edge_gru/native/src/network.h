@@ -54,6 +54,7 @@ struct network {
     int runs_in_blocks; /* whether a sequence can go through the list instruction by instruction */
     const float *samples; /* of the tile under way: rows of x to be read where the caller has them */
     size_t n_samples;     /* the first of them; those after have been copied */
+    size_t n_behind;      /* samples that follow one which is read in place: in whole lanes */
     struct workspace room;
     int has_matrices;
     size_t widest; /* value */

@@ -112,7 +112,7 @@ static void prepare(const struct product *p, const struct operand_room *room, si
             prepare_row(p, in[r], room->bytes + r * room->stride);
         }
     }
-    for (size_t r = n_rows; r < n_rows + MOST_TILE_ROWS; r++) {
+    for (size_t r = n_rows; n_rows > 1 && r < n_rows + MOST_TILE_ROWS; r++) {
         operands[r] = operands[n_rows - 1]; /* the rest of a tile */
     }
 }
