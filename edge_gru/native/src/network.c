@@ -143,10 +143,20 @@ static int take_states(struct network *net) {
     return 1;
 }
 
+/* Whether the last instruction is a product that makes the output from something else. */
+static int writes_results(const struct network *net) {
+    const struct instruction *last =
+        net->n_instructions ? &net->instructions[net->n_instructions - 1] : NULL;
+    return last && last->kind == RUN_DENSE && last->output == net->output &&
+           last->inputs[0] != net->output && net->values[net->output].width <= LANES &&
+           net->values[net->output].space == SPACE_SCRATCH;
+}
+
 int network_seal(struct network *net, size_t output) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     net->output = output;
     net->n_behind = (round_up(n_in, LANES) - 1) / n_in;
+    net->writes_results = writes_results(net);
     net->runs_in_blocks = runs_in_blocks(net);
     for (size_t i = 0; i < net->n_instructions; i++) {
         struct cell *cell = &net->instructions[i].cell;
@@ -182,8 +192,11 @@ static float *row_of(const struct network *net, size_t id, size_t row, int32_t s
     case SPACE_CONSTANT:
         return (float *)value->constant; /* nothing writes to it: building saw to that */
     default:
-        return id == INPUT_VALUE && row < net->n_samples
-                   ? (float *)net->samples + row * value->width /* nor to it */
+        if (id == INPUT_VALUE && row < net->n_samples) {
+            return (float *)net->samples + row * value->width; /* nor to it */
+        }
+        return id == net->output && row < net->n_results
+                   ? net->results + row * value->width
                    : net->scratch + row * net->scratch_stride + value->offset;
     }
 }
@@ -283,13 +296,18 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
     net->room.is_backward = n_rows == 1 && !net->room.is_backward;
     net->samples = x;
     net->n_samples = n_rows > n_least ? n_rows - n_least : 0;
+    net->results = y;
+    net->n_results = net->writes_results ? n_rows : 0;
+    while (net->n_results && (n_rows + n_follow - net->n_results + 1) * n_out < LANES) {
+        net->n_results--; /* nothing is written beyond the last */
+    }
     for (size_t r = net->n_samples; r < n_rows; r++) {
         copy_row(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in);
     }
     for (size_t i = 0; i < net->n_instructions; i++) {
         run_instruction(net, &net->instructions[i], n_rows, streams);
     }
-    for (size_t r = 0; r < n_rows; r++) {
+    for (size_t r = net->n_results; r < n_rows; r++) {
         copy_row(y + r * n_out, row_of(net, net->output, r, streams[r]), n_out);
     }
 }

@@ -55,6 +55,9 @@ struct network {
     const float *samples; /* of the tile under way: rows of x to be read where the caller has them */
     size_t n_samples;     /* the first of them; those after have been copied */
     size_t n_behind;      /* samples that follow one which is read in place: in whole lanes */
+    float *results;       /* of the tile under way: rows of y, written where the caller wants them */
+    size_t n_results;     /* the first of them; those after are copied */
+    int writes_results;   /* whether this can be: in ascending order, as whole lanes are written */
     struct workspace room;
     int has_matrices;
     size_t widest; /* value */
