@@ -96,7 +96,8 @@ LANES_INLINE F f_sums_of_four(const F *x) {
 /* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
 LANES_INLINE F f_quarters(F x, int first, int n) {
     const __m256 half = first & 2 ? x.b : x.a;
-    const __m128 quarter = first & 1 ? _mm256_extractf128_ps(half, 1) : _mm256_castps256_ps128(half);
+    const __m128 low = _mm256_castps256_ps128(half);
+    const __m128 quarter = first & 1 ? _mm256_extractf128_ps(half, 1) : low;
     const __m256 zeros = _mm256_setzero_ps();
     return f_both(n == 2 ? half : _mm256_insertf128_ps(zeros, quarter, 0), zeros);
 }

@@ -52,12 +52,13 @@ struct network {
     size_t rows_at_once;
     float *trace;       /* [step][state_stride]: the states of a stream, before each step and after */
     int runs_in_blocks; /* whether a sequence can go through the list instruction by instruction */
-    const float *samples; /* of the tile under way: rows of x to be read where the caller has them */
-    size_t n_samples;     /* the first of them; those after have been copied */
-    size_t n_behind;      /* samples that follow one which is read in place: in whole lanes */
-    float *results;       /* of the tile under way: rows of y, written where the caller wants them */
-    size_t n_results;     /* the first of them; those after are copied */
-    int writes_results;   /* whether this can be: in ascending order, as whole lanes are written */
+    /* Of the tile under way, where the caller has them: whole lanes are read and written. */
+    const float *samples;
+    size_t n_samples; /* the first; those after have been copied */
+    size_t n_behind;  /* that have to follow a sample */
+    float *results;
+    size_t n_results;   /* the first; those after are copied */
+    int writes_results; /* whether the last instruction can write them, in ascending order */
     struct workspace room;
     int has_matrices;
     size_t widest; /* value */
