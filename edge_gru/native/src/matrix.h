@@ -18,8 +18,8 @@ LANES_INLINE void line_clear(uint8_t *line, unsigned from) {
  * Every few rows of other work a product that nothing reads: after a thousand cycles without one
  * the unit falls asleep, and to wake it takes as many.
  */
-LANES_INLINE void stay_awake(const struct product *p, size_t n_rows, size_t row) {
-    if (row % 8 == 0 && n_rows > 1 && uses_matrix(p)) {
+LANES_INLINE void stay_awake(const struct product *p, size_t row) {
+    if (row % 8 == 0 && uses_matrix(p)) {
         __asm__ volatile("tdpbusd %tmm5, %tmm6, %tmm7");
     }
 }
@@ -34,9 +34,8 @@ LANES_INLINE void line_clear(uint8_t *line, unsigned from) {
     (void)line;
     (void)from;
 }
-LANES_INLINE void stay_awake(const struct product *p, size_t n_rows, size_t row) {
+LANES_INLINE void stay_awake(const struct product *p, size_t row) {
     (void)p;
-    (void)n_rows;
     (void)row;
 }
 

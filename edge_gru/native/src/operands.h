@@ -93,6 +93,11 @@ struct operand_room {
 
 static void prepare(const struct product *p, const struct operand_room *room, size_t n_rows,
                     const float *const *in, const uint8_t **operands) {
+    if (n_rows == 1) { /* no tile: nothing to prepare for */
+        operands[0] = room->bytes;
+        prepare_row(p, in[0], room->bytes);
+        return;
+    }
     const struct grid grid = grid_of(p->operand_step);
     for (size_t r = 0; r < n_rows; r++) {
         operands[r] = room->bytes + r * room->stride;
@@ -103,16 +108,16 @@ static void prepare(const struct product *p, const struct operand_room *room, si
         }
     } else if (p->form == FORM_INT8) {
         for (size_t r = 0; r < n_rows; r++) {
-            stay_awake(p, n_rows, r);
+            stay_awake(p, r);
             prepare_int8(p, grid, in[r], room->bytes + r * room->stride);
         }
     } else {
         for (size_t r = 0; r < n_rows; r++) {
-            stay_awake(p, n_rows, r);
+            stay_awake(p, r);
             prepare_row(p, in[r], room->bytes + r * room->stride);
         }
     }
-    for (size_t r = n_rows; n_rows > 1 && r < n_rows + MOST_TILE_ROWS; r++) {
+    for (size_t r = n_rows; r < n_rows + MOST_TILE_ROWS; r++) {
         operands[r] = operands[n_rows - 1]; /* the rest of a tile */
     }
 }
