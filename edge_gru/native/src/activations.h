@@ -46,15 +46,16 @@ LANES_INLINE void logistics(int n, const F *a, float factor, F *y) {
     reciprocals(n, p, y);
 }
 
-LANES_INLINE void sigmoids(int n, const F *a, F *y) {
+/* Where is_near, no a is beyond the clip. */
+LANES_INLINE void sigmoids(int n, int is_near, const F *a, F *y) {
     F near[MOST_CHAINS];
-    EACH_CHAIN near[i] = f_clip(a[i], -50.0f, 50.0f);
+    EACH_CHAIN near[i] = is_near ? a[i] : f_clip(a[i], -50.0f, 50.0f);
     logistics(n, near, -LOG2_E, y);
 }
 
-LANES_INLINE void tanhs(int n, const F *a, F *y) {
+LANES_INLINE void tanhs(int n, int is_near, const F *a, F *y) {
     F near[MOST_CHAINS];
-    EACH_CHAIN near[i] = f_clip(a[i], -25.0f, 25.0f);
+    EACH_CHAIN near[i] = is_near ? a[i] : f_clip(a[i], -25.0f, 25.0f);
     logistics(n, near, -2.0f * LOG2_E, y);
     EACH_CHAIN y[i] = f_fma(y[i], f_set(2.0f), f_set(-1.0f));
 }

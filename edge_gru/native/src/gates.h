@@ -36,10 +36,10 @@ LANES_INLINE void gru_gates_of(int n, const struct place *at) {
     F r[MOST_CHAINS], *z = r + n, candidate[MOST_CHAINS];
     load_gates(n, at, 0, r);
     load_gates(n, at, 1, z);
-    sigmoids(2 * n, r, r);
+    sigmoids(2 * n, 0, r, r);
     EACH_CHAIN candidate[i] =
         f_fma(r[i], f_load(at[i].a + 2 * LANES), f_load(at[i].gates + 2 * LANES));
-    tanhs(n, candidate, candidate);
+    tanhs(n, 0, candidate, candidate);
     blend(n, at, z, candidate);
 }
 
@@ -48,7 +48,7 @@ LANES_INLINE void reset_gates_of(int n, const struct place *at) {
     F r[MOST_CHAINS], *z = r + n;
     load_gates(n, at, 0, r);
     load_gates(n, at, 1, z);
-    sigmoids(2 * n, r, r);
+    sigmoids(2 * n, 0, r, r);
     EACH_CHAIN f_store(at[i].h_out, f_mul(r[i], f_load(at[i].h)));
     EACH_CHAIN f_store(at[i].gates, z[i]);
 }
@@ -56,29 +56,36 @@ LANES_INLINE void reset_gates_of(int n, const struct place *at) {
 LANES_INLINE void candidate_gates_of(int n, const struct place *at) {
     F z[MOST_CHAINS], candidate[MOST_CHAINS];
     load_gates(n, at, 0, candidate);
-    tanhs(n, candidate, candidate);
+    tanhs(n, 0, candidate, candidate);
     EACH_CHAIN z[i] = f_load(at[i].gates);
     blend(n, at, z, candidate);
 }
 
+/* c and h of an LSTM, from i, f and o one after the other, and g. */
+LANES_INLINE void remember(int n, const struct place *at, const F *input, const F *g) {
+    const F *f = input + n, *o = f + n;
+    F c[MOST_CHAINS];
+    EACH_CHAIN c[i] = f_fma(f[i], f_load(at[i].c), f_mul(input[i], g[i]));
+    EACH_CHAIN f_store(at[i].c_out, c[i]);
+    tanhs(n, 0, c, c);
+    EACH_CHAIN f_store(at[i].h_out, f_mul(o[i], c[i]));
+}
+
 LANES_INLINE void lstm_gates_of(int n, const struct place *at) {
-    F input[MOST_CHAINS], *f = input + n, *o = f + n, g[MOST_CHAINS], c[MOST_CHAINS];
+    F input[MOST_CHAINS], *f = input + n, *o = f + n, g[MOST_CHAINS];
     load_gates(n, at, 0, input);
     load_gates(n, at, 1, f);
     load_gates(n, at, 2, g);
     load_gates(n, at, 3, o);
-    tanhs(n, g, g);
-    sigmoids(3 * n, input, input);
-    EACH_CHAIN c[i] = f_fma(f[i], f_load(at[i].c), f_mul(input[i], g[i]));
-    EACH_CHAIN f_store(at[i].c_out, c[i]);
-    tanhs(n, c, c);
-    EACH_CHAIN f_store(at[i].h_out, f_mul(o[i], c[i]));
+    tanhs(n, 0, g, g);
+    sigmoids(3 * n, 0, input, input);
+    remember(n, at, input, g);
 }
 
 LANES_INLINE void tanh_gates_of(int n, const struct place *at) {
     F h[MOST_CHAINS];
     load_gates(n, at, 0, h);
-    tanhs(n, h, h);
+    tanhs(n, 0, h, h);
     EACH_CHAIN f_store(at[i].h_out, h[i]);
 }
 

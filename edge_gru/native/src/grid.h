@@ -19,20 +19,23 @@ LANES_INLINE struct grid grid_of(float step) {
 }
 
 /*
- * Steps as float lanes, clipped and not rounded yet. On vectors a division costs more than all the
- * rest, so the quotient is refined twice: with an exact remainder the second time is correctly
- * rounded (Markstein 1990). The bound, which the clip makes good, keeps everything finite.
+ * Steps as float lanes, neither clipped nor rounded yet, but small enough for both. On vectors a
+ * division costs more than all the rest, so the quotient is refined twice: with an exact remainder
+ * the second time is correctly rounded (Markstein 1990). The bound keeps everything finite.
  */
-LANES_INLINE F grid_steps(F v, struct grid grid) {
+LANES_INLINE F grid_quotient(F v, struct grid grid) {
 #if LANES_DIVIDE
-    const F q = f_div(v, grid.step);
+    return f_clip_number(f_div(v, grid.step), -128.0f, 127.0f);
 #else
     const F near = f_number_within(v, grid.bound);
     const F first = f_mul(near, grid.inverse);
     const F second = f_fma(f_fnma(first, grid.step, near), grid.inverse, first);
-    const F q = f_fma(f_fnma(second, grid.step, near), grid.inverse, second);
+    return f_fma(f_fnma(second, grid.step, near), grid.inverse, second);
 #endif
-    return f_clip_number(q, -128.0f, 127.0f);
+}
+
+LANES_INLINE F grid_steps(F v, struct grid grid) {
+    return f_clip_number(grid_quotient(v, grid), -128.0f, 127.0f);
 }
 
 #endif

@@ -21,11 +21,17 @@ enum {
     LANES = 16,
     MAX_ROWS = 64,      /* of one call */
     MOST_TILE_ROWS = 16, /* that a kernel multiplies at once, even if they are fewer */
+    SUM_ROWS = 24,       /* whose sums there is room for */
+    N_SUMS = 4,          /* groups of whose sums there is room for */
     MAX_GATES = 4,      /* of a cell */
     DENSE_GROUP = 8,    /* vectors of sixteen rows that lie together in a packed matrix */
     OPERAND_LINE = 64,  /* bytes of integer operands that there is room for at least */
     MAX_OPERAND = 1 << 16 /* above it, int32 sums could overflow */
 };
+
+#define NEAR 24.0f /* below it neither sigmoid nor tanh clips */
+
+enum { ROOM_OF_SUMS = 2 * SUM_ROWS * DENSE_GROUP * LANES }; /* of one group, and of lo */
 
 enum form { FORM_FP32, FORM_FP16, FORM_INT8, FORM_INT8_HILO, N_FORMS };
 
@@ -48,6 +54,7 @@ struct product {
     const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
     const float *gain;         /* of the operand, or NULL for none */
     float operand_step;
+    float reach; /* of integer operands: no product is larger */
     int in_matrix; /* of many rows, in matrix registers */
 };
 
@@ -64,6 +71,7 @@ struct cell {
     struct product h_candidate; /* GRU_RESET_FIRST: rows of n, whose operand is r * h */
     struct product projection;  /* an LSTM's w_hr */
     int has_projection;
+    int is_near; /* no pre-activation reaches NEAR */
     const float *bias;           /* added to the product with x */
     const float *bias_candidate; /* GRU: added to the rows of n in the product with h */
 };
@@ -77,7 +85,8 @@ struct workspace {
     float *spare; /* n_blocks * 16 a row */
     size_t spare_stride;
     const float *zeros; /* as many as the widest projection has */
-    uint8_t *x_operands; /* of one row whose products with x and h take turns */
+    int32_t *sums;      /* N_SUMS * ROOM_OF_SUMS */
+    uint8_t *x_operands; /* where products with x and h take turns */
     int is_backward;     /* one row: every other step, so that it meets first what is cached */
 };
 

@@ -93,6 +93,14 @@ LANES_INLINE __m256 sums_of_two(F x, F y) {
 LANES_INLINE F f_sums_of_four(const F *x) {
     return f_both(sums_of_two(x[0], x[1]), sums_of_two(x[2], x[3]));
 }
+/* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
+LANES_INLINE F f_quarters(F x, int first, int n) {
+    const __m256 half = first & 2 ? x.b : x.a;
+    const __m128 low = _mm256_castps256_ps128(half);
+    const __m128 quarter = first & 1 ? _mm256_extractf128_ps(half, 1) : low;
+    const __m256 zeros = _mm256_setzero_ps();
+    return f_both(n == 2 ? half : _mm256_insertf128_ps(zeros, quarter, 0), zeros);
+}
 LANES_INLINE F f_relu(F x) { return f_max(f_set(0.0f), x); }
 LANES_INLINE F f_of_bits(__m256i a, __m256i b) {
     return f_both(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
@@ -130,6 +138,10 @@ LANES_INLINE I i_load(const int32_t *p) {
     return i_both(_mm256_loadu_si256((const __m256i *)(const void *)p),
                   _mm256_loadu_si256((const __m256i *)(const void *)(p + 8)));
 }
+LANES_INLINE void i_store(int32_t *p, I x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, x.a);
+    _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.b);
+}
 LANES_INLINE I i_add(I x, I y) {
     return i_both(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b));
 }
@@ -143,6 +155,11 @@ LANES_INLINE void f_store_int8(uint8_t *p, F x) {
     const __m128i bytes =
         _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
     _mm_storeu_si128((__m128i *)(void *)p, bytes);
+}
+LANES_INLINE void f_store_int8_four(uint8_t *p, const F *a) {
+    for (int i = 0; i < 4; i++) {
+        f_store_int8(p + 16 * i, a[i]);
+    }
 }
 
 LANES_INLINE Operand operand_load(const uint8_t *p) {

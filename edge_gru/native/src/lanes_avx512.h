@@ -67,6 +67,12 @@ LANES_INLINE F f_sums_of_four(const F *a) {
     const F high = _mm512_mask_blend_ps(0x8888, sums[2], sums[3]);
     return _mm512_permutexvar_ps(columns, _mm512_mask_blend_ps(0xcccc, low, high));
 }
+/* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
+LANES_INLINE F f_quarters(F a, int first, int n) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i from = _mm512_add_epi32(lanes, _mm512_set1_epi32(4 * first));
+    return _mm512_maskz_permutexvar_ps((__mmask16)((1u << 4 * n) - 1), from, a);
+}
 LANES_INLINE F f_relu(F a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
 LANES_INLINE F f_bits_shifted_23(F a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
@@ -102,11 +108,19 @@ LANES_INLINE F f_apart(F a) {
     return a;
 }
 LANES_INLINE I i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+LANES_INLINE void i_store(int32_t *p, I a) { _mm512_storeu_si512(p, a); }
 LANES_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 LANES_INLINE F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }
 LANES_INLINE void f_store_int8(uint8_t *p, F a) {
-    const __m128i narrow = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a));
+    const __m128i narrow = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a));
     _mm_storeu_si128((__m128i *)(void *)p, _mm_xor_si128(narrow, _mm_set1_epi8((char)0x80)));
+}
+LANES_INLINE void f_store_int8_four(uint8_t *p, const F *a) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(a[0]), _mm512_cvtps_epi32(a[1]));
+    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(a[2]), _mm512_cvtps_epi32(a[3]));
+    const __m512i mixed = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
+    _mm512_storeu_si512(p, _mm512_xor_si512(mixed, _mm512_set1_epi8((char)0x80)));
 }
 
 LANES_INLINE Operand operand_load(const uint8_t *p) {

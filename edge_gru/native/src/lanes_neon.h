@@ -98,6 +98,14 @@ LANES_INLINE F f_sums_of_four(const F *a) {
         vpaddq_f32(vpaddq_f32(a[i].q[0], a[i].q[1]), vpaddq_f32(a[i].q[2], a[i].q[3]));
     return r;
 }
+/* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
+LANES_INLINE F f_quarters(F a, int first, int n) {
+    F r = f_set(0.0f);
+    for (int i = 0; i < n; i++) {
+        r.q[i] = a.q[first + i];
+    }
+    return r;
+}
 /* By comparison: the maximum of -0 and 0 is 0 here and -0 on x86. */
 LANES_INLINE F f_relu(F a) {
     const float32x4_t zero = vdupq_n_f32(0.0f);
@@ -142,6 +150,7 @@ LANES_INLINE I i_load(const int32_t *p) {
     EACH_QUARTER r.q[i] = vld1q_s32(p + 4 * i);
     return r;
 }
+LANES_INLINE void i_store(int32_t *p, I a) { EACH_QUARTER vst1q_s32(p + 4 * i, a.q[i]); }
 LANES_INLINE I i_add(I a, I b) {
     EACH_QUARTER a.q[i] = vaddq_s32(a.q[i], b.q[i]);
     return a;
@@ -159,6 +168,9 @@ LANES_INLINE void f_store_int8(uint8_t *p, F a) {
     const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.q[2])),
                                         vqmovn_s32(vcvtnq_s32_f32(a.q[3])));
     vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(vqmovn_s16(low), vqmovn_s16(high))));
+}
+LANES_INLINE void f_store_int8_four(uint8_t *p, const F *a) {
+    EACH_QUARTER f_store_int8(p + 16 * i, a[i]);
 }
 
 LANES_INLINE Operand operand_load(const uint8_t *p) {

@@ -103,6 +103,12 @@ LANES_INLINE F f_sums_of_four(const F *a) {
     }
     return r;
 }
+/* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
+LANES_INLINE F f_quarters(F a, int first, int n) {
+    F r = f_set(0.0f);
+    memcpy(r.v, a.v + 4 * first, 4 * (size_t)n * sizeof r.v[0]);
+    return r;
+}
 LANES_INLINE F f_relu(F a) {
     EACH_LANE a.v[i] = 0.0f > a.v[i] ? 0.0f : a.v[i];
     return a;
@@ -157,6 +163,7 @@ LANES_INLINE I i_load(const int32_t *p) {
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+LANES_INLINE void i_store(int32_t *p, I a) { memcpy(p, a.v, sizeof a.v); }
 LANES_INLINE I i_add(I a, I b) {
     EACH_LANE a.v[i] += b.v[i];
     return a;
@@ -171,6 +178,11 @@ LANES_INLINE F f_of_int(I a) {
 /* Store clipped values rounded to int8, ties to even, with the offset of these lanes. */
 LANES_INLINE void f_store_int8(uint8_t *p, F a) {
     EACH_LANE p[i] = (uint8_t)(int8_t)((a.v[i] + 12582912.0f) - 12582912.0f);
+}
+LANES_INLINE void f_store_int8_four(uint8_t *p, const F *a) {
+    for (int i = 0; i < 4; i++) {
+        f_store_int8(p + 16 * i, a[i]);
+    }
 }
 LANES_INLINE F f_rounded(F a) {
     EACH_LANE a.v[i] = (a.v[i] + 12582912.0f) - 12582912.0f;

@@ -84,8 +84,15 @@ static PyObject *network_step_method(PyObject *self, PyObject *const *args, Py_s
     return out;
 }
 
-/* Copy the streams and mark them; 0 if one does not exist, or comes twice. */
+/* Copy the streams and mark them, or take the first n; 0 if one does not exist, or comes twice. */
 static int take_streams(NetworkObject *network, const int32_t *streams, size_t n) {
+    if (!streams) {
+        int32_t *first = network->streams;
+        for (size_t i = 0; i < n; i++) {
+            first[i] = (int32_t)i;
+        }
+        return 1;
+    }
     const uint32_t mark = ++network->n_batches;
     if (mark == 0) { /* wrapped: old marks would look new */
         memset(network->marks, 0, network->net.n_streams * sizeof *network->marks);
@@ -93,7 +100,7 @@ static int take_streams(NetworkObject *network, const int32_t *streams, size_t n
         return take_streams(network, streams, n);
     }
     for (size_t i = 0; i < n; i++) {
-        const int32_t stream = streams ? streams[i] : (int32_t)i;
+        const int32_t stream = streams[i];
         if (stream < 0 || (size_t)stream >= network->net.n_streams ||
             network->marks[stream] == mark) {
             return 0;
@@ -132,6 +139,16 @@ static PyObject *new_table(size_t n_rows, size_t n_columns) {
     return PyArray_SimpleNew(2, sizes, NPY_FLOAT32);
 }
 
+static void count_batch(NetworkObject *network, const int32_t *streams, size_t n) {
+    npy_int64 *counts = counts_of(network);
+    for (size_t i = 0; !streams && i < n; i++) {
+        counts[i]++;
+    }
+    for (size_t i = 0; streams && i < n; i++) {
+        counts[network->streams[i]]++; /* the caller's may have changed meanwhile */
+    }
+}
+
 /* The batch if it needs no conversion and is right in every way, or NULL without an error. */
 static PyObject *quick_batch(NetworkObject *network, PyObject *x, PyObject *streams) {
     if (!is_table(x, n_in(network))) {
@@ -146,9 +163,7 @@ static PyObject *quick_batch(NetworkObject *network, PyObject *x, PyObject *stre
     PyObject *y = new_table(n, n_out(network));
     if (y) {
         run_batch(network, n, PyArray_DATA((PyArrayObject *)x), PyArray_DATA((PyArrayObject *)y));
-        for (size_t i = 0; i < n; i++) {
-            counts_of(network)[network->streams[i]]++;
-        }
+        count_batch(network, wanted, n);
     }
     return y;
 }

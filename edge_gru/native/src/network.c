@@ -113,14 +113,15 @@ static int take_workspace(struct network *net) {
     n = n > MAX_ROWS ? MAX_ROWS : n < 8 ? 8 : n;
     net->rows_at_once = n;
     room->operands = arena_take(&net->arena, n + MOST_TILE_ROWS, room->operand_stride);
-    room->x_operands = arena_take(&net->arena, 1, room->operand_stride);
+    room->x_operands = arena_take(&net->arena, n + MOST_TILE_ROWS, room->operand_stride);
     room->gates = arena_take(&net->arena, n * room->gates_stride, sizeof(float));
     room->spare = arena_take(&net->arena, n * room->spare_stride, sizeof(float));
     room->zeros = arena_take(&net->arena, round_up(net->widest, LANES), sizeof(float));
+    room->sums = arena_take(&net->arena, N_SUMS * ROOM_OF_SUMS, sizeof *room->sums);
     net->scratch = arena_take(&net->arena, n * net->scratch_stride, sizeof(float));
     net->trace = arena_take(&net->arena, (n + 1) * net->state_stride, sizeof(float));
     return room->operands && room->x_operands && room->gates && room->spare && room->zeros &&
-           net->scratch && net->trace;
+           room->sums && net->scratch && net->trace;
 }
 
 static int take_states(struct network *net) {
@@ -150,7 +151,12 @@ static float *row_of(const struct network *net, size_t id, size_t row, int32_t s
     case SPACE_CONSTANT:
         return (float *)value->constant; /* nothing writes to it: building saw to that */
     default:
-        return net->scratch + row * net->scratch_stride + value->offset;
+        if (id == INPUT_VALUE && row < net->n_samples) {
+            return (float *)net->samples + row * value->width; /* nor to it */
+        }
+        return id == net->output && row < net->n_results
+                   ? net->results + row * value->width
+                   : net->scratch + row * net->scratch_stride + value->offset;
     }
 }
 
@@ -162,9 +168,25 @@ static void place_values(struct network *net) {
     }
 }
 
+/* Whether the last instruction is a product that makes the output from something else. */
+static int writes_results(const struct network *net) {
+    const struct instruction *last =
+        net->n_instructions ? &net->instructions[net->n_instructions - 1] : NULL;
+    return last && last->kind == RUN_DENSE && last->output == net->output &&
+           last->inputs[0] != net->output && net->values[net->output].width <= LANES &&
+           net->values[net->output].space == SPACE_SCRATCH;
+}
+
 int network_seal(struct network *net, size_t output) {
+    const size_t n_in = net->values[INPUT_VALUE].width;
     net->output = output;
+    net->n_behind = (round_up(n_in, LANES) - 1) / n_in;
+    net->writes_results = writes_results(net);
     net->runs_in_blocks = runs_in_blocks(net);
+    for (size_t i = 0; i < net->n_instructions; i++) {
+        struct cell *cell = &net->instructions[i].cell;
+        cell->is_near = cell_is_near(cell);
+    }
     if (!take_states(net) || !take_workspace(net)) {
         return 0;
     }
@@ -194,15 +216,14 @@ void network_reset(struct network *net, size_t first, size_t end) {
 static void rows_of(const struct network *net, size_t id, size_t n_rows, const int32_t *streams,
                     float **rows) {
     const struct value *value = &net->values[id];
-    float *first = row_of(net, id, 0, 0);
     if (value->space == SPACE_STATE) {
+        float *first = net->states + value->offset;
         for (size_t r = 0; r < n_rows; r++) {
             rows[r] = first + (size_t)streams[r] * net->state_stride;
         }
     } else {
-        const size_t stride = value->space == SPACE_CONSTANT ? 0 : net->scratch_stride;
         for (size_t r = 0; r < n_rows; r++) {
-            rows[r] = first + r * stride;
+            rows[r] = row_of(net, id, r, 0);
         }
     }
 }
@@ -267,6 +288,17 @@ static void run_instruction(const struct network *net, const struct instruction 
     }
 }
 
+/* Short rows: a call would cost more than the copy. */
+static void copy_row(float *to, const float *from, size_t n) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(to + i, from + i, 4 * sizeof *to);
+    }
+    for (; i < n; i++) {
+        to[i] = from[i];
+    }
+}
+
 /* Where a value of one stream lies. */
 static inline float *value_of(const struct network *net, size_t id, size_t stream) {
     return net->values[id].first + stream * net->values[id].stream_stride;
@@ -277,7 +309,7 @@ static void step_one(struct network *net, int32_t stream, const float *x, float 
     const struct workspace *room = &net->room;
     const size_t s = (size_t)stream;
     net->room.is_backward = !net->room.is_backward;
-    memcpy(net->values[INPUT_VALUE].first, x, net->values[INPUT_VALUE].width * sizeof *x);
+    copy_row(net->values[INPUT_VALUE].first, x, net->values[INPUT_VALUE].width);
     for (size_t i = 0; i < net->n_instructions; i++) {
         const struct instruction *run = &net->instructions[i];
         const float *in = value_of(net, run->inputs[0], s);
@@ -291,23 +323,33 @@ static void step_one(struct network *net, int32_t stream, const float *x, float 
             run_instruction(net, run, 1, &stream);
         }
     }
-    memcpy(y, value_of(net, net->output, s), net->values[net->output].width * sizeof *y);
+    copy_row(y, value_of(net, net->output, s), net->values[net->output].width);
 }
 
-/* At most rows_at_once rows. */
+/* At most rows_at_once rows; n_follow samples lie behind those. */
 static void step_tile(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
-                      float *y) {
+                      size_t n_follow, float *y) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     const size_t n_out = net->values[net->output].width;
-    for (size_t r = 0; r < n_rows; r++) {
-        memcpy(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in * sizeof *x);
+    const size_t n_least = net->n_behind > n_follow ? net->n_behind - n_follow : 0;
+    net->room.is_backward = n_rows == 1 && !net->room.is_backward;
+    net->samples = x;
+    net->n_samples = n_rows > n_least ? n_rows - n_least : 0;
+    net->results = y;
+    net->n_results = net->writes_results ? n_rows : 0;
+    while (net->n_results && (n_rows + n_follow - net->n_results + 1) * n_out < LANES) {
+        net->n_results--; /* nothing is written beyond the last */
+    }
+    for (size_t r = net->n_samples; r < n_rows; r++) {
+        copy_row(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in);
     }
     for (size_t i = 0; i < net->n_instructions; i++) {
         run_instruction(net, &net->instructions[i], n_rows, streams);
     }
-    for (size_t r = 0; r < n_rows; r++) {
-        memcpy(y + r * n_out, row_of(net, net->output, r, streams[r]), n_out * sizeof *y);
+    for (size_t r = net->n_results; r < n_rows; r++) {
+        copy_row(y + r * n_out, row_of(net, net->output, r, streams[r]), n_out);
     }
+    net->n_samples = net->n_results = 0; /* the caller's rows are not ours any longer */
 }
 
 static int enter(const struct network *net, size_t n_rows) {
@@ -335,7 +377,7 @@ void network_step(struct network *net, size_t n_rows, const int32_t *streams, co
     const int is_in_matrix = enter(net, n_rows);
     for (size_t r = 0; r < n_rows; r += net->rows_at_once) {
         const size_t n = n_rows - r < net->rows_at_once ? n_rows - r : net->rows_at_once;
-        step_tile(net, n, streams + r, x + r * net->values[INPUT_VALUE].width,
+        step_tile(net, n, streams + r, x + r * net->values[INPUT_VALUE].width, n_rows - r - n,
                   y + r * net->values[net->output].width);
     }
     leave(net, is_in_matrix);
@@ -344,13 +386,13 @@ void network_step(struct network *net, size_t n_rows, const int32_t *streams, co
 
 /* At most rows_at_once steps of a stream: instruction by instruction, a row a step. */
 static void run_block(struct network *net, size_t n_steps, int32_t stream, const float *x,
-                      float *y) {
+                      size_t n_follow, float *y) {
     float *state = net->states + (size_t)stream * net->state_stride;
     const size_t n_bytes = net->state_stride * sizeof *state;
     struct network steps = *net;
     steps.states = net->trace + net->state_stride;
     memcpy(net->trace, state, n_bytes);
-    step_tile(&steps, n_steps, in_order, x, y);
+    step_tile(&steps, n_steps, in_order, x, n_follow, y);
     memcpy(state, net->trace + n_steps * net->state_stride, n_bytes);
 }
 
@@ -364,7 +406,7 @@ void network_run(struct network *net, size_t n_steps, int32_t stream, const floa
         const float *samples = x + t * net->values[INPUT_VALUE].width;
         float *outputs = y + t * net->values[net->output].width;
         if (n > 1) {
-            run_block(net, n, stream, samples, outputs);
+            run_block(net, n, stream, samples, n_steps - t - n, outputs);
         } else {
             step_one(net, stream, samples, outputs);
         }

@@ -54,6 +54,13 @@ struct network {
     size_t rows_at_once;
     float *trace;       /* [step][state_stride]: the states of a stream, before each step and after */
     int runs_in_blocks; /* whether a sequence can go through the list instruction by instruction */
+    /* Of the tile under way, where the caller has them: whole lanes are read and written. */
+    const float *samples;
+    size_t n_samples; /* the first; those after have been copied */
+    size_t n_behind;  /* that have to follow a sample */
+    float *results;
+    size_t n_results;   /* the first; those after are copied */
+    int writes_results; /* whether the last instruction can write them, in ascending order */
     struct workspace room;
     int has_matrices;
     size_t widest; /* value */

@@ -69,9 +69,9 @@ LANES_INLINE void finish_gru_of_row(int n, const struct one_row *row, size_t blo
     F r[MOST_CHAINS], *z = r + n, candidate[MOST_CHAINS];
     EACH_CHAIN r[i] = sums->both[3 * i];
     EACH_CHAIN z[i] = sums->both[3 * i + 1];
-    sigmoids(2 * n, r, r);
+    sigmoids(2 * n, 0, r, r);
     EACH_CHAIN candidate[i] = f_fma(r[i], sums->both[3 * i + 2], sums->x[3 * i + 2]);
-    tanhs(n, candidate, candidate);
+    tanhs(n, 0, candidate, candidate);
     EACH_CHAIN {
         const size_t unit = (block + (size_t)i) * LANES;
         const F change = f_sub(f_load(row->h_before + unit), candidate[i]);
@@ -86,14 +86,14 @@ LANES_INLINE void finish_lstm_of_row(int n, const struct one_row *row, size_t bl
     EACH_CHAIN f[i] = sums->both[4 * i + 1];
     EACH_CHAIN g[i] = sums->both[4 * i + 2];
     EACH_CHAIN o[i] = sums->both[4 * i + 3];
-    tanhs(n, g, g);
-    sigmoids(3 * n, input, input);
+    tanhs(n, 0, g, g);
+    sigmoids(3 * n, 0, input, input);
     EACH_CHAIN {
         const size_t unit = (block + (size_t)i) * LANES;
         c[i] = f_fma(f[i], f_load(row->c_before + unit), f_mul(input[i], g[i]));
         f_store(row->c_after + unit, c[i]);
     }
-    tanhs(n, c, c);
+    tanhs(n, 0, c, c);
     EACH_CHAIN f_store(row->h_after + (block + (size_t)i) * LANES, f_mul(o[i], c[i]));
 }
 

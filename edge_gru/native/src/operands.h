@@ -6,6 +6,8 @@
 #include "matrix.h"
 #include "sums.h"
 
+enum { NARROWED = 4 }; /* vectors of operands that become bytes together */
+
 /* Zeros in a line after the operands that there are, for kernels that read whole lines. */
 LANES_INLINE void end_line(const struct product *p, uint8_t *out) {
     const unsigned n_last = (unsigned)(4 * p->n_steps % OPERAND_LINE);
@@ -14,35 +16,47 @@ LANES_INLINE void end_line(const struct product *p, uint8_t *out) {
     }
 }
 
-LANES_INLINE void prepare_int8(const struct product *p, int is_hilo, const float *in,
+LANES_INLINE F operand_values(const struct product *p, const float *in, size_t k) {
+    const F v = f_load(in + k);
+    return p->gain ? f_mul(v, f_load(p->gain + k)) : v;
+}
+
+LANES_INLINE void prepare_int8(const struct product *p, struct grid grid, const float *in,
                                uint8_t *out) {
-    const struct grid grid = grid_of(p->operand_step);
-    for (size_t k = 0; k < p->n_operand; k += LANES) {
-        F v = f_load(in + k);
-        if (p->gain) {
-            v = f_mul(v, f_load(p->gain + k));
+    const size_t n = p->n_operand;
+    size_t k = 0;
+    for (; k + (NARROWED - 1) * LANES < n; k += NARROWED * LANES) {
+        F q[NARROWED];
+        LANES_UNROLL
+        for (int i = 0; i < NARROWED; i++) {
+            q[i] = grid_quotient(operand_values(p, in, k + (size_t)i * LANES), grid);
         }
-        const F high = grid_steps(v, grid);
-        f_store_int8(out + k, high);
-        if (is_hilo) {
-            const F read = f_mul(f_rounded(high), f_set(p->operand_step));
-            const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
-            f_store_int8(out + low_offset(p) + k, grid_steps(rest, grid));
-        }
+        f_store_int8_four(out + k, q);
+    }
+    for (; k < n; k += LANES) {
+        f_store_int8(out + k, grid_quotient(operand_values(p, in, k), grid));
     }
     end_line(p, out);
-    if (is_hilo) {
-        end_line(p, out + low_offset(p));
+}
+
+LANES_INLINE void prepare_hilo(const struct product *p, struct grid grid, const float *in,
+                               uint8_t *out) {
+    for (size_t k = 0; k < p->n_operand; k += LANES) {
+        const F v = operand_values(p, in, k);
+        const F high = grid_steps(v, grid);
+        const F read = f_mul(f_rounded(high), grid.step);
+        const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
+        f_store_int8(out + k, high);
+        f_store_int8(out + low_offset(p) + k, grid_quotient(rest, grid));
     }
+    end_line(p, out);
+    end_line(p, out + low_offset(p));
 }
 
 LANES_INLINE void prepare_float(const struct product *p, int is_half, const float *in,
                                 float *out) {
     for (size_t k = 0; k < p->n_operand; k += LANES) {
-        F v = f_load(in + k);
-        if (p->gain) {
-            v = f_mul(v, f_load(p->gain + k));
-        }
+        const F v = operand_values(p, in, k);
         f_store(out + k, is_half ? f_half(v) : v);
     }
     for (size_t k = p->n_operand; p->narrow && k % 4; k++) {
@@ -54,10 +68,10 @@ LANES_INLINE void prepare_float(const struct product *p, int is_half, const floa
 static void prepare_row(const struct product *p, const float *in, uint8_t *out) {
     switch (p->form) {
     case FORM_INT8:
-        prepare_int8(p, 0, in, out);
+        prepare_int8(p, grid_of(p->operand_step), in, out);
         break;
     case FORM_INT8_HILO:
-        prepare_int8(p, 1, in, out);
+        prepare_hilo(p, grid_of(p->operand_step), in, out);
         break;
     default:
         prepare_float(p, p->form == FORM_FP16, in, (float *)(void *)out);
@@ -65,26 +79,56 @@ static void prepare_row(const struct product *p, const float *in, uint8_t *out) 
     }
 }
 
+/* Whether a row is an operand as it is. */
+LANES_INLINE int is_prepared(const struct product *p) {
+    return p->form == FORM_FP32 && !p->gain && !(p->narrow && p->n_operand % 4);
+}
+
 /* Bring a row into the form that the product reads, unless it has it and nothing writes to it. */
 LANES_INLINE const uint8_t *operands_of_row(const struct product *p, const float *in,
                                             const float *written, uint8_t *room) {
-    const int is_ready = p->form == FORM_FP32 && !p->gain && !(p->narrow && p->n_operand % 4);
-    if (is_ready && in != written) {
+    if (is_prepared(p) && in != written) {
         return (const uint8_t *)(const void *)in;
     }
     prepare_row(p, in, room);
     return room;
 }
 
-static void prepare(const struct product *p, const struct workspace *room, size_t n_rows,
+/* Where operands of many rows are made. */
+struct operand_room {
+    uint8_t *bytes;
+    size_t stride;
+    int stays; /* nothing writes to the rows before the product is made: they need no copy */
+};
+
+static void prepare(const struct product *p, const struct operand_room *room, size_t n_rows,
                     const float *const *in, const uint8_t **operands) {
+    if (n_rows == 1) { /* no tile: nothing to prepare for */
+        operands[0] = room->bytes;
+        prepare_row(p, in[0], room->bytes);
+        return;
+    }
+    const struct grid grid = grid_of(p->operand_step);
     for (size_t r = 0; r < n_rows; r++) {
-        uint8_t *out = room->operands + r * room->operand_stride;
-        operands[r] = out;
-        if (n_rows > 1) {
-            stay_awake(p, r);
+        operands[r] = room->bytes + r * room->stride;
+    }
+    if (room->stays && is_prepared(p)) {
+        for (size_t r = 0; r < n_rows; r++) {
+            operands[r] = (const uint8_t *)(const void *)in[r];
         }
-        prepare_row(p, in[r], out);
+    } else if (p->form == FORM_INT8) {
+        for (size_t r = 0; r < n_rows; r++) {
+            stay_awake(p, r);
+            prepare_int8(p, grid, in[r], room->bytes + r * room->stride);
+        }
+    } else {
+        for (size_t r = 0; r < n_rows; r++) {
+            stay_awake(p, r);
+            prepare_row(p, in[r], room->bytes + r * room->stride);
+        }
+    }
+    for (size_t r = n_rows; r < n_rows + MOST_TILE_ROWS; r++) {
+        operands[r] = operands[n_rows - 1]; /* the rest of a tile */
     }
 }
 

@@ -1,5 +1,7 @@
 #include "pack.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { NO_ROW = -1 };
@@ -36,6 +38,18 @@ static int32_t pack_int8_row(const struct matrix *matrix, size_t row, size_t n_g
     }
     return sum;
 }
+
+/* The largest product of a row: every operand is at an end of its grid. */
+static float reach_of(const struct matrix *matrix, size_t row) {
+    int32_t sum = 0;
+    for (size_t k = 0; k < matrix->n_operand; k++) {
+        sum += abs(matrix->weights_int8[row * matrix->n_operand + k]);
+    }
+    const float operands = matrix->form == FORM_INT8_HILO ? 129.0f : 128.0f;
+    return operands * (float)sum * fabsf(matrix->scale[row]);
+}
+
+static float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 /* Rows of few outputs, so that four steps of k of four rows fill a vector. */
 static float *pack_narrow(struct arena *arena, const struct matrix *matrix) {
@@ -108,7 +122,23 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
             const int32_t sum =
                 pack_int8_row(matrix, (size_t)row, n_here, out->weights_int8 + start * 4);
             out->correction[i] = -kernel->operand_offset * sum;
+            out->reach = larger(out->reach, reach_of(matrix, (size_t)row));
         }
     }
     return 1;
+}
+
+static float largest(const float *values, size_t n) {
+    float found = 0.0f;
+    for (size_t i = 0; values && i < n; i++) {
+        found = larger(found, fabsf(values[i]));
+    }
+    return found;
+}
+
+int cell_is_near(const struct cell *cell) {
+    const size_t n = cell->n_blocks * LANES;
+    const float reach = largest(cell->bias, n * cell->n_gates) + largest(cell->bias_candidate, n) +
+                        cell->x.reach + cell->h.reach;
+    return cell->x.form == FORM_INT8 && cell->h.form == FORM_INT8 && reach < NEAR;
 }

@@ -24,6 +24,9 @@ int pack_product(struct arena *, const struct kernel *, const struct matrix *, s
 /* Values of (n_gates * n_units,) in the order of packed rows, zero where there is no unit. */
 float *pack_row_values(struct arena *, const float *values, size_t n_gates, size_t n_units);
 
+/* Whether every pre-activation of a cell of integers, packed with its biases, is below NEAR. */
+int cell_is_near(const struct cell *);
+
 static inline size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
 #endif

@@ -81,13 +81,9 @@ static Groups *groups_for(enum form form, size_t n_group, int n_groups) {
     return n_groups == 2 ? two_groups[form][n_group - 1] : one_group[form][n_group - 1];
 }
 
-/* out = add + product, both in the order of packed rows. */
+/* out = add + product, both in the order of packed rows, of a product that is not narrow. */
 static void add_product_row(const struct product *p, const uint8_t *const *operands,
                             const float *add, float *out) {
-    if (p->narrow) {
-        add_narrow(p, operands[0], add, out);
-        return;
-    }
     for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
         const size_t n_left = p->n_vectors - first;
         const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
@@ -96,43 +92,61 @@ static void add_product_row(const struct product *p, const uint8_t *const *opera
     }
 }
 
-/* The same for rows, tile by tile and then one by one. */
-static void add_product(const struct product *p, const struct workspace *room, size_t n_rows,
-                        const float *const *in, const float *const *add, float *const *out) {
-    const uint8_t *operands[MAX_ROWS];
-    prepare(p, room, n_rows, in, operands);
-    const int is_narrow = p->narrow && p->n_rows <= LANES / 2; /* half of a tile would idle */
-    const size_t n_tiled = is_narrow ? 0 : tiled_rows(p, n_rows);
-    if (n_tiled) {
-        for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
-            const size_t n_left = p->n_vectors - first;
-            const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
-            const struct tiled t = {{p, first, 0, n_group, NULL}, n_tiled,
-                                    room->operands,               room->operand_stride,
-                                    add,                          first * LANES,
-                                    NULL,                         out,
-                                    first * LANES};
-            add_tiled(&t);
+/* The same for some rows, one by one, of any product. */
+static void add_rows(const struct product *p, size_t n_rows, const uint8_t *const *operands,
+                     const float *add, size_t add_stride, float *const *out) {
+    if (p->narrow) {
+        const struct narrow_rows rows = {n_rows, operands, add, add_stride, out};
+        add_narrow(p, &rows);
+        return;
+    }
+    for (size_t r = 0; r < n_rows; r++) {
+        add_product_row(p, operands + r, add + r * add_stride, out[r]);
+    }
+}
+
+/* The same in tiles, a group after the other, some rows at a time. */
+static void add_product_tiles(const struct product *p, const struct workspace *room, size_t n_rows,
+                              const uint8_t *const *operands, const float *add, size_t add_stride,
+                              float *const *out) {
+    const size_t n_most = rows_of_sums(p);
+    for (size_t first = 0; first < p->n_vectors; first += p->n_group) {
+        const size_t n_left = p->n_vectors - first;
+        const size_t n_group = n_left < p->n_group ? n_left : p->n_group;
+        for (size_t r = 0; r < n_rows; r += n_most) {
+            const size_t n = n_rows - r < n_most ? n_rows - r : n_most;
+            const struct tiled t = {p,           first, n_group, operands + r, room->operand_stride,
+                                    room->sums};
+            const struct ends ends = {add + r * add_stride + first * LANES, add_stride, NULL,
+                                      out + r, first * LANES};
+            sum_tiles(&t, n);
+            add_tiles(&t, n, &ends);
         }
     }
-    for (size_t r = n_tiled; r < n_rows; r++) {
-        add_product_row(p, operands + r, add[r], out[r]);
-    }
+}
+
+/* out = add + product of rows, tile by tile and then one by one; what is added has a stride. */
+static void add_product(const struct product *p, const struct workspace *room, size_t n_rows,
+                        const float *const *in, const float *add, size_t add_stride,
+                        float *const *out) {
+    const uint8_t *operands[MAX_ROWS + MOST_TILE_ROWS];
+    const struct operand_room own = {room->operands, room->operand_stride, in[0] != out[0]};
+    const int is_narrow = p->narrow && p->n_rows <= LANES / 2; /* half of a tile would idle */
+    const size_t n_tiled = is_narrow ? 0 : tiled_rows(p, n_rows);
+    prepare(p, &own, n_rows, in, operands);
+    add_product_tiles(p, room, n_tiled, operands, add, add_stride, out);
+    add_rows(p, n_rows - n_tiled, operands + n_tiled, add + n_tiled * add_stride, add_stride,
+             out + n_tiled);
 }
 
 static void dense(const struct product *p, const struct workspace *room, size_t n_rows,
                   const float *const *in, const float *bias, float *const *out) {
     if (n_rows == 1) {
         const uint8_t *operands = operands_of_row(p, in[0], out[0], room->operands);
-        add_product_row(p, &operands, bias, out[0]);
+        add_rows(p, 1, &operands, bias, 0, out);
         return;
     }
-    const float *biases[MAX_ROWS];
-    biases[0] = bias;
-    for (size_t r = 1; r < n_rows; r++) {
-        biases[r] = bias;
-    }
-    add_product(p, room, n_rows, in, biases, out);
+    add_product(p, room, n_rows, in, bias, 0, out);
 }
 
 #endif

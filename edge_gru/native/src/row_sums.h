@@ -122,10 +122,12 @@ LANES_INLINE void add_row_float(enum form form, const struct product *p, size_t 
 }
 
 /*
- * sum = product of one row with at most n * 4 rows: their chains lie side by side, so that no lane
- * is idle. What fills k up to a multiple of four adds -0, which changes nothing.
+ * Products of rows of operands with at most n * 4 rows: their chains lie side by side, so that no
+ * lane is idle; those of four vectors are summed together, of one row or of several. What fills k
+ * up to a multiple of four adds -0, which changes nothing.
  */
-LANES_INLINE F sum_narrow(const struct product *p, int n, const float *operand) {
+LANES_INLINE F sum_narrow(const struct product *p, int n, int n_rows,
+                          const uint8_t *const *operands) {
     const float *weights = p->narrow;
     F chain[4];
     LANES_UNROLL
@@ -133,26 +135,63 @@ LANES_INLINE F sum_narrow(const struct product *p, int n, const float *operand) 
         chain[i] = f_set(0.0f);
     }
     for (size_t k = 0; k < p->n_operand; k += 4) {
-        const F four = f_load_four(operand + k);
         LANES_UNROLL
-        for (int i = 0; i < n; i++) {
-            chain[i] = f_fma(four, f_load(weights + i * LANES), chain[i]);
+        for (int r = 0; r < n_rows; r++) {
+            const F four = f_load_four((const float *)(const void *)operands[r] + k);
+            LANES_UNROLL
+            for (int i = 0; i < n; i++) {
+                chain[r * n + i] = f_fma(four, f_load(weights + i * LANES), chain[r * n + i]);
+            }
         }
         weights += n * LANES;
     }
     return f_sums_of_four(chain);
 }
 
-/* out = add + product of one row with at most sixteen rows. */
-static void add_narrow(const struct product *p, const uint8_t *operand, const float *add,
-                       float *out) {
-    const float *row = (const float *)(const void *)operand;
-    const size_t n = (p->n_rows + 3) / 4;
-    const F sum = n == 1   ? sum_narrow(p, 1, row)
-                  : n == 2 ? sum_narrow(p, 2, row)
-                  : n == 3 ? sum_narrow(p, 3, row)
-                           : sum_narrow(p, 4, row);
-    f_store(out, f_add(f_load(add), p->form == FORM_FP16 ? f_half(sum) : sum));
+/* Rows whose products with at most sixteen rows are added at once. */
+struct narrow_rows {
+    size_t n_rows;
+    const uint8_t *const *operands;
+    const float *add;
+    size_t add_stride;
+    float *const *out;
+};
+
+LANES_INLINE void add_narrow_of(int n, int n_rows, const struct product *p,
+                                const struct narrow_rows *rows, size_t first) {
+    const F sums = sum_narrow(p, n, n_rows, rows->operands + first);
+    LANES_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        const size_t row = first + (size_t)r;
+        const F sum = n_rows == 1 ? sums : f_quarters(sums, r * n, n);
+        const F add = f_load(rows->add + row * rows->add_stride);
+        f_store(rows->out[row], f_add(add, p->form == FORM_FP16 ? f_half(sum) : sum));
+    }
+}
+
+#define DEFINE_NARROW(name, n, n_most)                                                             \
+    LANES_CALLED void name(const struct product *p, const struct narrow_rows *all) {               \
+        const struct narrow_rows rows = *all;                                                      \
+        size_t row = 0;                                                                            \
+        for (; row + (n_most) <= rows.n_rows; row += (n_most)) {                                   \
+            add_narrow_of(n, n_most, p, &rows, row);                                               \
+        }                                                                                          \
+        for (; (n_most) > 1 && row < rows.n_rows; row++) {                                         \
+            add_narrow_of(n, 1, p, &rows, row);                                                    \
+        }                                                                                          \
+    }
+
+DEFINE_NARROW(add_narrow_4, 1, 4)
+DEFINE_NARROW(add_narrow_8, 2, 2)
+DEFINE_NARROW(add_narrow_12, 3, 1)
+DEFINE_NARROW(add_narrow_16, 4, 1)
+
+/* out = add + product, of rows with at most sixteen rows. */
+static void add_narrow(const struct product *p, const struct narrow_rows *rows) {
+    (p->n_rows <= 4    ? add_narrow_4
+     : p->n_rows <= 8  ? add_narrow_8
+     : p->n_rows <= 12 ? add_narrow_12
+                       : add_narrow_16)(p, rows);
 }
 
 /* result[vector] += product of one row with whole groups, as many vectors at once as fit. */

@@ -1,7 +1,6 @@
 /*
- * Products of many rows, a few at a time, which share each load of the weights: a tile. Rows are
- * counted in whole tiles, so there is room for operands beyond the last one; nothing is written
- * for what is not there.
+ * Sums of products of many rows, a tile at a time, whose rows share each load of the weights. Rows
+ * are counted in whole tiles, so there is room for operands and for sums beyond the last.
  */
 #ifndef EDGE_GRU_TILES_H
 #define EDGE_GRU_TILES_H
@@ -9,16 +8,14 @@
 #include "matrix.h"
 #include "sums.h"
 
+/* The products of some rows with a group of vectors. */
 struct tiled {
-    struct part part;
-    size_t n_rows;
-    const uint8_t *operands;
-    size_t operand_stride;   /* bytes from row to row */
-    const float *const *add; /* rows that the product is added to */
-    size_t add_at;
-    const float *add_last; /* of the last vector instead, if not NULL; the same for all rows */
-    float *const *out;
-    size_t out_at;
+    const struct product *p;
+    size_t first; /* vector of the group */
+    size_t n_group;
+    const uint8_t *const *operands; /* of whole tiles */
+    size_t operand_stride;          /* bytes from row to row of integers */
+    int32_t *sums; /* [row][vector][16], or floats; those of lo behind those of SUM_ROWS */
 };
 
 /* How much of a product a tile takes. */
@@ -28,83 +25,49 @@ struct shape {
     size_t least_rows; /* fewer are faster one by one */
 };
 
-typedef void AddTiled(const struct tiled *);
+/* The sums of the tile that begins with this row and this vector of the group. */
+typedef void SumTile(const struct tiled *, size_t row, size_t vector);
 
-/* Where the rows of a tile lie, in variables that a store cannot change. */
-struct ends {
-    const float *const *add;
-    size_t add_at;
-    const float *add_last;
-    float *const *out;
-    size_t out_at;
-};
-
-LANES_INLINE struct ends ends_from(const struct tiled *t, size_t first) {
-    const struct ends ends = {t->add + first, t->add_at, t->add_last, t->out + first, t->out_at};
-    return ends;
+LANES_INLINE int32_t *sums_at(const struct tiled *t, size_t row, size_t vector) {
+    return t->sums + (row * t->n_group + vector) * LANES;
 }
 
-LANES_INLINE F added(const struct ends *ends, size_t row, int vector, int n_vectors) {
-    const float *add = ends->add[row] + ends->add_at + vector * LANES;
-    return f_load(ends->add_last && vector == n_vectors - 1 ? ends->add_last : add);
-}
-
-/* The rows of the tile that begins with this one. */
-LANES_INLINE size_t rows_from(const struct tiled *t, size_t first, size_t n_tile) {
-    return t->n_rows - first < n_tile ? t->n_rows - first : n_tile;
-}
-
-/* Results from the sums of a tile of n_tile rows, and of as many of lo. */
-LANES_INLINE void write_integers(enum form form, const struct tiled *t, size_t first,
-                                 size_t n_tile, int n_vectors, const I *sums) {
-    const struct part *s = &t->part;
-    const float *scale = s->p->scale + (s->first + s->vector) * LANES;
-    const size_t n_rows = rows_from(t, first, n_tile);
-    const struct ends ends = ends_from(t, first);
-    for (size_t r = 0; r < n_rows; r++) {
-        const I *high = sums + r * (size_t)n_vectors;
-        const I *low = high + n_tile * (size_t)n_vectors;
-        float *out = ends.out[r] + ends.out_at;
+LANES_INLINE void sum_integers(enum form form, const struct tiled *t, size_t row, size_t vector,
+                               int n_tile, int n_vectors) {
+    const int n_parts = form == FORM_INT8_HILO ? 2 : 1;
+    const struct part part = {t->p, t->first, vector, t->n_group, NULL};
+    const uint8_t *operands[2 * MAX_TILE];
+    I sums[MAX_TILE * DENSE_GROUP];
+    LANES_UNROLL
+    for (int r = 0; r < n_tile; r++) {
+        operands[r] = t->operands[row + (size_t)r];
+        operands[n_tile + r] = operands[r] + low_offset(t->p);
+    }
+    sum_int8(&part, operands, n_parts * n_tile, n_vectors, sums);
+    const size_t stride = t->n_group * LANES; /* a store cannot change it */
+    int32_t *out = sums_at(t, row, vector);
+    LANES_UNROLL
+    for (int r = 0; r < n_parts * n_tile; r++) {
         LANES_UNROLL
         for (int v = 0; v < n_vectors; v++) {
-            const F add = added(&ends, r, v, n_vectors);
-            F sum = f_of_int(high[v]);
-            if (form == FORM_INT8_HILO) {
-                sum = f_fma(f_of_int(low[v]), f_set(1.0f / HILO_STEPS), sum);
-            }
-            f_store(out + v * LANES, f_fma(sum, f_load(scale + v * LANES), add));
+            i_store(out + v * LANES, sums[r * n_vectors + v]);
         }
-    }
-}
-
-LANES_INLINE void add_integers(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
-    const int n_parts = form == FORM_INT8_HILO ? 2 : 1;
-    for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
-        const uint8_t *operands[2 * MAX_TILE];
-        I sums[MAX_TILE * DENSE_GROUP];
-        LANES_UNROLL
-        for (int r = 0; r < n_tile; r++) {
-            operands[r] = t->operands + (first + (size_t)r) * t->operand_stride;
-            operands[n_tile + r] = operands[r] + low_offset(t->part.p);
-        }
-        sum_int8(&t->part, operands, n_parts * n_tile, n_vectors, sums);
-        write_integers(form, t, first, (size_t)n_tile, n_vectors, sums);
+        out += r + 1 == n_tile ? (size_t)(SUM_ROWS - n_tile + 1) * stride : stride;
     }
 }
 
 /* The sums of one chain of a tile. */
-LANES_INLINE void sum_chain(const struct tiled *t, size_t first, size_t chain, int n_tile,
-                            int n_vectors, F *stored) {
-    const struct part *s = &t->part;
-    const size_t n_steps = s->p->n_steps;
-    const size_t stride = s->n_group * LANES;
+LANES_INLINE void sum_chain(const struct tiled *t, size_t row, size_t vector, size_t chain,
+                            int n_tile, int n_vectors, F *stored) {
+    const size_t n_steps = t->p->n_steps;
+    const size_t stride = t->n_group * LANES;
     const float *weights =
-        s->p->weights + (s->first * n_steps + s->vector) * LANES + chain * stride;
+        t->p->weights + (t->first * n_steps + vector) * LANES + chain * stride;
     const uint8_t *operands[MAX_TILE];
     F sums[MAX_TILE * DENSE_GROUP];
     LANES_UNROLL
     for (int r = 0; r < n_tile; r++) {
-        operands[r] = t->operands + (first + (size_t)r) * t->operand_stride;
+        operands[r] = t->operands[row + (size_t)r];
     }
     LANES_UNROLL
     for (int i = 0; i < n_tile * n_vectors; i++) {
@@ -124,38 +87,37 @@ LANES_INLINE void sum_chain(const struct tiled *t, size_t first, size_t chain, i
  * One chain of a float product after the other: all four at once would leave registers for a
  * quarter of the sums, and so read the weights four times as often.
  */
-LANES_INLINE void add_floats(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
+LANES_INLINE void sum_floats(enum form form, const struct tiled *t, size_t row, size_t vector,
+                             int n_tile, int n_vectors) {
     F chains[N_CHAINS][MAX_TILE * DENSE_GROUP];
-    for (size_t first = 0; first < t->n_rows; first += (size_t)n_tile) {
-        const size_t n_rows = rows_from(t, first, (size_t)n_tile);
-        for (size_t c = 0; c < N_CHAINS; c++) {
-            sum_chain(t, first, c, n_tile, n_vectors, chains[c]);
-        }
-        const struct ends ends = ends_from(t, first);
-        for (size_t r = 0; r < n_rows; r++) {
-            float *out = ends.out[r] + ends.out_at;
-            LANES_UNROLL
-            for (int v = 0; v < n_vectors; v++) {
-                const size_t i = r * (size_t)n_vectors + (size_t)v;
-                const F add = added(&ends, r, v, n_vectors);
-                const F sum =
-                    f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
-                f_store(out + v * LANES, f_add(add, form == FORM_FP16 ? f_half(sum) : sum));
-            }
+    for (size_t c = 0; c < N_CHAINS; c++) {
+        sum_chain(t, row, vector, c, n_tile, n_vectors, chains[c]);
+    }
+    for (int r = 0; r < n_tile; r++) {
+        float *out = (float *)(void *)sums_at(t, row + (size_t)r, vector);
+        LANES_UNROLL
+        for (int v = 0; v < n_vectors; v++) {
+            const int i = r * n_vectors + v;
+            const F sum =
+                f_add(f_add(chains[0][i], chains[1][i]), f_add(chains[2][i], chains[3][i]));
+            f_store(out + v * LANES, form == FORM_FP16 ? f_half(sum) : sum);
         }
     }
 }
 
-LANES_INLINE void add_in_tiles(enum form form, const struct tiled *t, int n_tile, int n_vectors) {
+LANES_INLINE void sum_tile(enum form form, const struct tiled *t, size_t row, size_t vector,
+                           int n_tile, int n_vectors) {
     if (form == FORM_FP32 || form == FORM_FP16) {
-        add_floats(form, t, n_tile, n_vectors);
+        sum_floats(form, t, row, vector, n_tile, n_vectors);
     } else {
-        add_integers(form, t, n_tile, n_vectors);
+        sum_integers(form, t, row, vector, n_tile, n_vectors);
     }
 }
 
 #define DEFINE_TILE(name, form, n_rows, n_vectors)                                                 \
-    LANES_CALLED void name(const struct tiled *t) { add_in_tiles(form, t, n_rows, n_vectors); }
+    LANES_CALLED void name(const struct tiled *t, size_t row, size_t vector) {                     \
+        sum_tile(form, t, row, vector, n_rows, n_vectors);                                         \
+    }
 
 #define DEFINE_TILES(name, form, n_rows)                                                           \
     DEFINE_TILE(name##_1, form, n_rows, 1)                                                         \
@@ -178,7 +140,7 @@ DEFINE_TILES(tile_hilo, FORM_INT8_HILO, TILE_HILO)
 #endif
 
 /* By form, and those of matrix registers by integer form. */
-static AddTiled *const tiles[][4] = {
+static SumTile *const tiles[][4] = {
     {tile_fp32_1, tile_fp32_2, tile_fp32_3},
     {tile_fp16_1, tile_fp16_2, tile_fp16_3},
     {tile_int8_1, tile_int8_2, tile_int8_3},
@@ -208,20 +170,73 @@ static inline size_t tiled_rows(const struct product *p, size_t n_rows) {
     return shape->n_rows == 1 ? 0 : n_left < shape->least_rows ? n_rows - n_left : n_rows;
 }
 
-/* All vectors of a group, in parts of equal size. */
-static void add_tiled(const struct tiled *whole) {
-    const size_t kind = kind_of_tiles(whole->part.p);
-    const size_t n_group = whole->part.n_group;
-    const size_t n_parts = (n_group + shapes[kind].n_vectors - 1) / shapes[kind].n_vectors;
-    const size_t n_part = (n_group + n_parts - 1) / n_parts;
-    for (size_t v = 0; v < n_group; v += n_part) {
-        const size_t n = n_group - v < n_part ? n_group - v : n_part;
-        struct tiled t = *whole;
-        t.part.vector = v;
-        t.add_at += v * LANES;
-        t.out_at += v * LANES;
-        t.add_last = v + n == n_group ? whole->add_last : NULL;
-        tiles[kind][n - 1](&t);
+/* How many rows to multiply before their sums are used: whole tiles, few enough to stay cached. */
+static inline size_t rows_of_sums(const struct product *p) {
+    const size_t n_tile = shapes[kind_of_tiles(p)].n_rows;
+    return MOST_TILE_ROWS / n_tile * n_tile;
+}
+
+/* The sums of rows with a whole group, in parts of equal size. */
+static void sum_tiles(const struct tiled *t, size_t n_rows) {
+    const size_t kind = kind_of_tiles(t->p);
+    const size_t n_parts = (t->n_group + shapes[kind].n_vectors - 1) / shapes[kind].n_vectors;
+    const size_t n_part = (t->n_group + n_parts - 1) / n_parts;
+    for (size_t v = 0; v < t->n_group; v += n_part) {
+        const size_t n = t->n_group - v < n_part ? t->n_group - v : n_part;
+        for (size_t r = 0; r < n_rows; r += shapes[kind].n_rows) {
+            tiles[kind][n - 1](t, r, v);
+        }
+    }
+}
+
+/* What the sums of rows are added to, and where the results go. */
+struct ends {
+    const float *add;
+    size_t add_stride;     /* from row to row */
+    const float *add_last; /* to the last vector instead, if not NULL; the same for all rows */
+    float *const *out;
+    size_t out_at;
+};
+
+LANES_INLINE F product_of(enum form form, const struct tiled *t, size_t row, size_t vector, F add) {
+    const int32_t *high = sums_at(t, row, vector);
+    if (form == FORM_FP32 || form == FORM_FP16) {
+        return f_add(add, f_load((const float *)(const void *)high));
+    }
+    F sum = f_of_int(i_load(high));
+    if (form == FORM_INT8_HILO) {
+        const F low = f_of_int(i_load(sums_at(t, SUM_ROWS + row, vector)));
+        sum = f_fma(low, f_set(1.0f / HILO_STEPS), sum);
+    }
+    return f_fma(sum, f_load(t->p->scale + (t->first + vector) * LANES), add);
+}
+
+LANES_INLINE void add_sums(enum form form, const struct tiled *t, size_t n_rows,
+                           const struct ends *ends) {
+    const struct ends at = *ends; /* a store cannot change it */
+    for (size_t r = 0; r < n_rows; r++) {
+        const float *add = at.add + r * at.add_stride;
+        float *out = at.out[r] + at.out_at;
+        for (size_t v = 0; v < t->n_group; v++) {
+            const int is_other = at.add_last && v + 1 == t->n_group;
+            const F before = f_load(is_other ? at.add_last : add + v * LANES);
+            f_store(out + v * LANES, product_of(form, t, r, v, before));
+        }
+    }
+}
+
+/* out = add + product, of rows whose sums are there. */
+static void add_tiles(const struct tiled *t, size_t n_rows, const struct ends *ends) {
+    switch (t->p->form) {
+    case FORM_INT8:
+        add_sums(FORM_INT8, t, n_rows, ends);
+        break;
+    case FORM_INT8_HILO:
+        add_sums(FORM_INT8_HILO, t, n_rows, ends);
+        break;
+    default:
+        add_sums(FORM_FP32, t, n_rows, ends);
+        break;
     }
 }
 

@@ -51,14 +51,13 @@ static void matrix_leave(void) { __asm__ volatile("tilerelease"); }
         MATRIX_DOT(vector, 4, 5);                                                                  \
     }
 
-/* The sums of sixteen rows of operands, row by row. */
-LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
-                              size_t operand_stride, int n_vectors, I *sums) {
-    const size_t n_steps = s->p->n_steps;
-    const size_t stride = s->n_group * 4 * LANES;
-    const size_t row_bytes = (size_t)n_vectors * sizeof *sums;
-    const int8_t *weights = s->p->weights_int8 + (s->first * n_steps + s->vector) * 4 * LANES;
-    const int32_t *correction = s->p->correction + (s->first + s->vector) * LANES;
+/* The sums of sixteen rows of operands with some vectors of a group. */
+LANES_INLINE void matrix_sums(const struct tiled *t, const uint8_t *operands, size_t vector,
+                              int n_vectors, int32_t *sums) {
+    const struct product *p = t->p;
+    const size_t stride = t->n_group * 4 * LANES;
+    const int8_t *weights = p->weights_int8 + (t->first * p->n_steps + vector) * 4 * LANES;
+    const int32_t *correction = p->correction + (t->first + vector) * LANES;
     MATRIX_LOAD(0, correction, (size_t)0); /* the same line for every row */
     if (n_vectors > 1) {
         MATRIX_LOAD(1, correction + LANES, (size_t)0);
@@ -69,57 +68,46 @@ LANES_INLINE void matrix_sums(const struct part *s, const uint8_t *operands,
     if (n_vectors > 3) {
         MATRIX_LOAD(3, correction + 3 * LANES, (size_t)0);
     }
-    for (size_t k = 0; k < n_steps; k += MATRIX_STEPS) {
-        MATRIX_LOAD(4, operands + 4 * k, operand_stride);
+    for (size_t k = 0; k < p->n_steps; k += MATRIX_STEPS) {
+        MATRIX_LOAD(4, operands + 4 * k, t->operand_stride);
         MATRIX_STEP(0)
         MATRIX_STEP(1)
         MATRIX_STEP(2)
         MATRIX_STEP(3)
         weights += MATRIX_STEPS * stride;
     }
-    MATRIX_STORE(0, sums, row_bytes);
+    MATRIX_STORE(0, sums, stride);
     if (n_vectors > 1) {
-        MATRIX_STORE(1, sums + 1, row_bytes);
+        MATRIX_STORE(1, sums + LANES, stride);
     }
     if (n_vectors > 2) {
-        MATRIX_STORE(2, sums + 2, row_bytes);
+        MATRIX_STORE(2, sums + 2 * LANES, stride);
     }
     if (n_vectors > 3) {
-        MATRIX_STORE(3, sums + 3, row_bytes);
+        MATRIX_STORE(3, sums + 3 * LANES, stride);
     }
 }
 
-enum { MATRIX_SUMS = 2 * MATRIX_ROWS * MATRIX_VECTORS };
-
-/* The sums of a tile of rows, and of their lo. */
-LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t first, int n_vectors,
-                             I *sums) {
-    const uint8_t *operands = t->operands + first * t->operand_stride;
-    matrix_sums(&t->part, operands, t->operand_stride, n_vectors, sums);
+LANES_INLINE void sum_matrix(enum form form, const struct tiled *t, size_t row, size_t vector,
+                             int n_vectors) {
+    const uint8_t *operands = t->operands[row];
+    matrix_sums(t, operands, vector, n_vectors, sums_at(t, row, vector));
     if (form == FORM_INT8_HILO) {
-        matrix_sums(&t->part, operands + low_offset(t->part.p), t->operand_stride, n_vectors,
-                    sums + MATRIX_ROWS * n_vectors);
+        matrix_sums(t, operands + low_offset(t->p), vector, n_vectors,
+                    sums_at(t, SUM_ROWS + row, vector));
     }
 }
 
-/* The next tile is on its way while the results of one are written. */
-LANES_INLINE void add_in_matrices(enum form form, const struct tiled *t, int n_vectors) {
-    I sums[2][MATRIX_SUMS];
-    sum_matrix(form, t, 0, n_vectors, sums[0]);
-    for (size_t first = 0; first < t->n_rows; first += MATRIX_ROWS) {
-        const size_t next = first + MATRIX_ROWS;
-        if (next < t->n_rows) {
-            sum_matrix(form, t, next, n_vectors, sums[next / MATRIX_ROWS % 2]);
-        }
-        write_integers(form, t, first, MATRIX_ROWS, n_vectors, sums[first / MATRIX_ROWS % 2]);
+#define DEFINE_MATRIX(name, form, n_vectors)                                                       \
+    LANES_CALLED void name(const struct tiled *t, size_t row, size_t vector) {                     \
+        sum_matrix(form, t, row, vector, n_vectors);                                               \
     }
-}
 
 #define DEFINE_MATRICES(name, form)                                                                \
-    LANES_CALLED void name##_1(const struct tiled *t) { add_in_matrices(form, t, 1); }                \
-    LANES_CALLED void name##_2(const struct tiled *t) { add_in_matrices(form, t, 2); }                \
-    LANES_CALLED void name##_3(const struct tiled *t) { add_in_matrices(form, t, 3); }                \
-    LANES_CALLED void name##_4(const struct tiled *t) { add_in_matrices(form, t, 4); }
+    DEFINE_MATRIX(name##_1, form, 1)                                                               \
+    DEFINE_MATRIX(name##_2, form, 2)                                                               \
+    DEFINE_MATRIX(name##_3, form, 3)                                                               \
+    DEFINE_MATRIX(name##_4, form, 4)
 
 DEFINE_MATRICES(matrix_int8, FORM_INT8)
 DEFINE_MATRICES(matrix_hilo, FORM_INT8_HILO)
