@@ -64,14 +64,14 @@ LANES_INLINE void sum_h_of_row(enum form h_form, int n_gates, int n, const struc
     add_row(h_form, &cell->h, block * (size_t)n_gates, n_gates, n, &row->h, sums->both);
 }
 
-LANES_INLINE void finish_gru_of_row(int n, const struct one_row *row, size_t block,
+LANES_INLINE void finish_gru_of_row(int n, int is_near, const struct one_row *row, size_t block,
                                     const struct row_sums *sums) {
     F r[MOST_CHAINS], *z = r + n, candidate[MOST_CHAINS];
     EACH_CHAIN r[i] = sums->both[3 * i];
     EACH_CHAIN z[i] = sums->both[3 * i + 1];
-    sigmoids(2 * n, 0, r, r);
+    sigmoids(2 * n, is_near, r, r);
     EACH_CHAIN candidate[i] = f_fma(r[i], sums->both[3 * i + 2], sums->x[3 * i + 2]);
-    tanhs(n, 0, candidate, candidate);
+    tanhs(n, is_near, candidate, candidate);
     EACH_CHAIN {
         const size_t unit = (block + (size_t)i) * LANES;
         const F change = f_sub(f_load(row->h_before + unit), candidate[i]);
@@ -97,10 +97,10 @@ LANES_INLINE void finish_lstm_of_row(int n, const struct one_row *row, size_t bl
     EACH_CHAIN f_store(row->h_after + (block + (size_t)i) * LANES, f_mul(o[i], c[i]));
 }
 
-LANES_INLINE void finish_row(int n_gates, int n, const struct one_row *row, size_t block,
-                             const struct row_sums *sums) {
+LANES_INLINE void finish_row(int n_gates, int n, int is_near, const struct one_row *row,
+                             size_t block, const struct row_sums *sums) {
     if (n_gates == 3) {
-        finish_gru_of_row(n, row, block, sums);
+        finish_gru_of_row(n, is_near, row, block, sums);
     } else {
         finish_lstm_of_row(n, row, block, sums);
     }
@@ -110,7 +110,7 @@ LANES_INLINE size_t block_of_turn(const struct one_row *row, size_t turn, size_t
     return (row->is_backward ? n_turns - 1 - turn : turn) * ROW_GROUPS;
 }
 
-LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
+LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates, int is_near,
                               const struct one_row *row) {
     const size_t n_turns = row->cell->n_blocks / ROW_GROUPS;
     struct row_sums sums, waiting;
@@ -121,24 +121,24 @@ LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
         for (size_t turn = 1; turn < n_turns; turn++) {
             const size_t next = block_of_turn(row, turn, n_turns);
             sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, next, &sums);
-            finish_row(n_gates, ROW_GROUPS, row, block, &waiting);
+            finish_row(n_gates, ROW_GROUPS, is_near, row, block, &waiting);
             sum_h_of_row(h_form, n_gates, ROW_GROUPS, row, next, &sums);
             waiting = sums;
             block = next;
         }
-        finish_row(n_gates, ROW_GROUPS, row, block, &waiting);
+        finish_row(n_gates, ROW_GROUPS, is_near, row, block, &waiting);
     }
     if (row->cell->n_blocks % ROW_GROUPS) {
         const size_t block = n_turns * ROW_GROUPS;
         sum_x_of_row(x_form, n_gates, 1, row, block, &sums);
         sum_h_of_row(h_form, n_gates, 1, row, block, &sums);
-        finish_row(n_gates, 1, row, block, &sums);
+        finish_row(n_gates, 1, is_near, row, block, &sums);
     }
 }
 
 #define DEFINE_ONE_ROW(cell, x, h, x_form, h_form, n_gates)                                        \
     LANES_CALLED void cell##_row_##x##_##h(const struct one_row *row) {                            \
-        step_of_row(x_form, h_form, n_gates, row);                                                 \
+        step_of_row(x_form, h_form, n_gates, 0, row);                                                 \
     }
 
 /* Of the forms that recipes with integers have: floats are bound by their weights alone. */
@@ -153,6 +153,11 @@ LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
 
 DEFINE_ROWS(gru, 3)
 DEFINE_ROWS(lstm, 4)
+
+/* The step of small networks waits for its gates: where nothing is clipped they are sooner there. */
+LANES_CALLED void gru_row_near(const struct one_row *row) {
+    step_of_row(FORM_INT8, FORM_INT8, 3, 1, row);
+}
 
 /* By forms. */
 #define ROW_TABLE(cell)                                                                            \
@@ -171,6 +176,9 @@ static StepOfRow *const lstm_rows[N_FORMS + 1][N_FORMS] = ROW_TABLE(lstm);
 
 /* NULL: block by block, as of many rows. */
 static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
+    if (cell->kind == CELL_GRU && cell->is_near && x_form == FORM_INT8) {
+        return gru_row_near;
+    }
     if (cell->kind == CELL_GRU) {
         return gru_rows[x_form][cell->h.form];
     }

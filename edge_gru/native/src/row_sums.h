@@ -160,7 +160,6 @@ struct narrow_rows {
 LANES_INLINE void add_narrow_of(int n, int n_rows, const struct product *p,
                                 const struct narrow_rows *rows, size_t first) {
     const F sums = sum_narrow(p, n, n_rows, rows->operands + first);
-    LANES_UNROLL
     for (int r = 0; r < n_rows; r++) {
         const size_t row = first + (size_t)r;
         const F sum = n_rows == 1 ? sums : f_quarters(sums, r * n, n);
