@@ -213,8 +213,12 @@ bench: .venv-bench/ready $(if $(RTNEURAL),build/rtneural.so)
 	touch $@
 
 # Times beside the roof of this core.
-bench-native: native build/roof
-	.venv/bin/python -m quantization.benchmark.native build/roof
+bench-native: native build/roof build/steps.so
+	.venv/bin/python -m quantization.benchmark.native build/roof build/steps.so
+
+build/steps.so: quantization/benchmark/steps.c $(NATIVE_C) $(wildcard $(NATIVE)/*.h)
+	mkdir -p build
+	gcc $(NATIVE_FLAGS) -fPIC -shared $(filter %.c,$^) -lm -o $@
 
 build/roof: quantization/benchmark/roof.c
 	mkdir -p build

@@ -1,16 +1,19 @@
 """Time the native engine at five sizes, beside the roof that ``build/roof`` measured.
 
-    python -m quantization.benchmark.native build/roof [ROUNDS]
+    python -m quantization.benchmark.native build/roof build/steps.so [ROUNDS]
 
-Variants take turns in every round; a row has the quietest tenth of the rounds, and their median,
-which is far from it where others use the core. The roof, the best of many tries, of one stream is
-the weights' bytes over the bandwidth of a cache that holds them, or the arithmetic if that takes
-longer; of many streams it is the arithmetic alone, integers at the rate of VNNI: with the matrix
-registers of AMX more than all of it is possible.
+Variants take turns in every round, each warmed up, for another's weights have taken the second
+cache. A row has the quietest tenth of the rounds, and their median, which is far from it where
+others use the core. ``in C`` are steps one by one without Python (``steps.c``, other weights of the
+same sizes), ``sequence`` is ``run_sequence``, which makes products with x for many steps at once.
+The roof, the best of many tries, of one stream is the weights' bytes over the bandwidth of a cache
+that holds them, or the arithmetic if that takes longer; of many streams it is the arithmetic alone,
+integers at the rate of VNNI: with the matrix registers of AMX more than all of it is possible.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -45,7 +48,9 @@ N_OUT = 8
 N_STREAMS = (256, 4096)
 _N_ROUNDS = 101
 _MOST_STEPS = 16_384
+_WARM_SHARE = 8  # of a round is run before it
 _ROUND_S = 0.0005  # shorter than a time slice: where others run too, most rounds are whole
+_FORM_NUMBERS = {"fp32": 0, "int8": 2, "int8-hilo": 3}  # enum form in C
 _INT8, _HILO = ProductForm("int8", "int8"), ProductForm("int8-hilo", "int8")
 # Form of the first product with x, and of every other in a cell.
 FORMS = {
@@ -141,6 +146,7 @@ def interleaved_us(
         n_steps[name] = _steps_of_a_round(run)
     for _ in range(n_rounds):
         for name, run in runs.items():
+            run(max(1, n_steps[name] // _WARM_SHARE))
             start = time.perf_counter()
             run(n_steps[name])
             times[name].append((time.perf_counter() - start) / n_steps[name] * 1e6)
@@ -158,15 +164,28 @@ def _steps_of_a_round(run: Callable[[int], object]) -> int:
     return n
 
 
-def _runs_of_one(models: Mapping[str, Model]) -> dict[str, Callable[[int], object]]:
+def _runs_of_one(
+    models: Mapping[str, Model], size: tuple[int, int, int], steps: ctypes.CDLL
+) -> dict[str, Callable[[int], object]]:
     runs: dict[str, Callable[[int], object]] = {}
     for recipe, model in models.items():
         for kernel in KERNELS[:-1] or KERNELS:  # the portable one is there to be compared with
             engine = NativeEngine(model.source, n_streams=1, precision=None, kernel=kernel)
             samples = np.random.default_rng(1).normal(size=(_MOST_STEPS, engine.n_in))
-            runs[f"{recipe} {kernel} in C"] = _sequence(engine, samples.astype(np.float32))
+            runs[f"{recipe} {kernel} in C"] = _steps_in_c(steps, kernel, size, recipe)
+            runs[f"{recipe} {kernel} sequence"] = _sequence(engine, samples.astype(np.float32))
             runs[f"{recipe} {kernel} from Python"] = _single(engine)
     return runs
+
+
+def _steps_in_c(
+    steps: ctypes.CDLL, kernel: str, size: tuple[int, int, int], recipe: str
+) -> Callable[[int], object]:
+    forms = [_FORM_NUMBERS[form.operand] for form in FORMS[recipe]]
+    stream = ctypes.c_void_p(
+        steps.open_stream(kernel.encode(), *map(ctypes.c_size_t, size), *forms)
+    )
+    return lambda n: steps.run_steps(stream, ctypes.c_size_t(n))
 
 
 def _sequence(engine: NativeEngine, samples: np.ndarray) -> Callable[[int], object]:
@@ -217,7 +236,9 @@ def main(arguments: list[str]) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     done = subprocess.run([arguments[0]], capture_output=True, text=True, check=True)  # noqa: S603 - our own tool
     roof = json.loads(done.stdout)
-    n_rounds = int(arguments[1]) if len(arguments) > 1 else _N_ROUNDS
+    steps = ctypes.CDLL(arguments[1])
+    steps.open_stream.restype = ctypes.c_void_p
+    n_rounds = int(arguments[2]) if len(arguments) > 2 else _N_ROUNDS
     cpu = next(
         (s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")),
         platform.machine(),
@@ -227,7 +248,9 @@ def main(arguments: list[str]) -> None:
     for size in SIZES:
         models = {recipe: model_of(*size, recipe) for recipe in FORMS}
         print(f"\nn_in, hidden, layers = {size}: microseconds a step, and over the roof")
-        for name, (us, median_us) in interleaved_us(_runs_of_one(models), n_rounds).items():
+        for name, (us, median_us) in interleaved_us(
+            _runs_of_one(models, size, steps), n_rounds
+        ).items():
             one_us, _ = roof_us(models[name.partition(" ")[0]], roof)
             print(
                 f"  {name:34}{us:9.3f}   {us / one_us:5.2f} x {one_us:.3f}   median {median_us:.3f}"

@@ -2,8 +2,7 @@
 #ifndef EDGE_GRU_CELLS_H
 #define EDGE_GRU_CELLS_H
 
-#include "gates.h"
-#include "products.h"
+#include "one_row.h"
 
 /* Rows of a call; gates holds the product with x, biases added, as [block][gate][16]. */
 struct rows {
@@ -218,8 +217,33 @@ static void product_with_x(const struct cell *cell, const struct workspace *room
     dense(&cell->x, room, n_rows, x, cell->bias, gates);
 }
 
+/* The step of one row, if there is a function for its forms: returns whether. */
+static int step_row(const struct cell *cell, const struct workspace *room, const float *x,
+                    const float *gates, float *const *h, float *const *c, int to) {
+    StepOfRow *const run_row = row_step_of(cell, gates ? X_IS_MADE : (int)cell->x.form);
+    if (!run_row) {
+        return 0;
+    }
+    const struct one_row row = {
+        cell,
+        gates ? NULL : operands_of_row(&cell->x, x, h[to], room->x_operands),
+        gates,
+        operands_of_row(&cell->h, h[0], h[to], room->operands),
+        h[0],
+        c[0],
+        h[to],
+        c[to],
+        room->is_backward,
+    };
+    run_row(&row);
+    return 1;
+}
+
 static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
                  const float *const *x, float *const *h, float *const *c) {
+    if (n_rows == 1 && step_row(cell, room, x[0], NULL, h, c, 0)) {
+        return;
+    }
     float *gates[MAX_ROWS];
     const int takes_turns = n_rows == 1 && cell->n_gates > 1;
     const struct rows rows = {takes_turns ? room->x_operands : NULL, gates, h, c, h, c};
@@ -240,7 +264,9 @@ static void run(const struct cell *cell, const struct workspace *room, size_t n_
     for (size_t t = 0; t < n_steps; t++) {
         turned.is_backward = !turned.is_backward;
         const struct rows rows = {NULL, gates + t, h + t, c + t, h + t + 1, c + t + 1};
-        step_from(cell, &turned, 1, &rows);
+        if (!step_row(cell, &turned, NULL, gates[t], h + t, c + t, 1)) {
+            step_from(cell, &turned, 1, &rows);
+        }
     }
 }
 

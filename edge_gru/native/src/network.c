@@ -142,11 +142,35 @@ static int take_states(struct network *net) {
     return 1;
 }
 
+static float *row_of(const struct network *net, size_t id, size_t row, int32_t stream) {
+    const struct value *value = &net->values[id];
+    switch (value->space) {
+    case SPACE_STATE:
+        return net->states + (size_t)stream * net->state_stride + value->offset;
+    case SPACE_CONSTANT:
+        return (float *)value->constant; /* nothing writes to it: building saw to that */
+    default:
+        return net->scratch + row * net->scratch_stride + value->offset;
+    }
+}
+
+static void place_values(struct network *net) {
+    for (size_t id = 0; id < net->n_values; id++) {
+        struct value *value = &net->values[id];
+        value->first = row_of(net, id, 0, 0);
+        value->stream_stride = value->space == SPACE_STATE ? net->state_stride : 0;
+    }
+}
+
 int network_seal(struct network *net, size_t output) {
     net->output = output;
     net->runs_in_blocks = runs_in_blocks(net);
-    net->is_sealed = take_states(net) && take_workspace(net);
-    return net->is_sealed;
+    if (!take_states(net) || !take_workspace(net)) {
+        return 0;
+    }
+    place_values(net);
+    net->is_sealed = 1;
+    return 1;
 }
 
 void network_free(struct network *net) {
@@ -164,18 +188,6 @@ void network_reset(struct network *net, size_t first, size_t end) {
     for (size_t s = first; s < end; s++) {
         memcpy(net->states + s * net->state_stride, net->start,
                net->state_stride * sizeof *net->start);
-    }
-}
-
-static float *row_of(const struct network *net, size_t id, size_t row, int32_t stream) {
-    const struct value *value = &net->values[id];
-    switch (value->space) {
-    case SPACE_STATE:
-        return net->states + (size_t)stream * net->state_stride + value->offset;
-    case SPACE_CONSTANT:
-        return (float *)value->constant; /* nothing writes to it: building saw to that */
-    default:
-        return net->scratch + row * net->scratch_stride + value->offset;
     }
 }
 
@@ -255,12 +267,38 @@ static void run_instruction(const struct network *net, const struct instruction 
     }
 }
 
+/* Where a value of one stream lies. */
+static inline float *value_of(const struct network *net, size_t id, size_t stream) {
+    return net->values[id].first + stream * net->values[id].stream_stride;
+}
+
+/* One row: without lists of rows, for in small networks these take as long as the arithmetic. */
+static void step_one(struct network *net, int32_t stream, const float *x, float *y) {
+    const struct workspace *room = &net->room;
+    const size_t s = (size_t)stream;
+    net->room.is_backward = !net->room.is_backward;
+    memcpy(net->values[INPUT_VALUE].first, x, net->values[INPUT_VALUE].width * sizeof *x);
+    for (size_t i = 0; i < net->n_instructions; i++) {
+        const struct instruction *run = &net->instructions[i];
+        const float *in = value_of(net, run->inputs[0], s);
+        float *out = value_of(net, run->output, s);
+        if (run->kind == RUN_DENSE) {
+            net->kernel->dense(&run->dense, room, 1, &in, run->bias, &out);
+        } else if (run->kind == RUN_CELL) {
+            float *c = value_of(net, run->inputs[run->n_inputs - 1], s);
+            net->kernel->step(&run->cell, room, 1, &in, &out, &c);
+        } else {
+            run_instruction(net, run, 1, &stream);
+        }
+    }
+    memcpy(y, value_of(net, net->output, s), net->values[net->output].width * sizeof *y);
+}
+
 /* At most rows_at_once rows. */
 static void step_tile(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                       float *y) {
     const size_t n_in = net->values[INPUT_VALUE].width;
     const size_t n_out = net->values[net->output].width;
-    net->room.is_backward = n_rows == 1 && !net->room.is_backward;
     for (size_t r = 0; r < n_rows; r++) {
         memcpy(row_of(net, INPUT_VALUE, r, streams[r]), x + r * n_in, n_in * sizeof *x);
     }
@@ -289,6 +327,11 @@ static void leave(const struct network *net, int is_in_matrix) {
 void network_step(struct network *net, size_t n_rows, const int32_t *streams, const float *x,
                   float *y) {
     const struct float_mode mode = float_mode_enter();
+    if (n_rows == 1) {
+        step_one(net, streams[0], x, y);
+        float_mode_leave(mode);
+        return;
+    }
     const int is_in_matrix = enter(net, n_rows);
     for (size_t r = 0; r < n_rows; r += net->rows_at_once) {
         const size_t n = n_rows - r < net->rows_at_once ? n_rows - r : net->rows_at_once;
@@ -323,7 +366,7 @@ void network_run(struct network *net, size_t n_steps, int32_t stream, const floa
         if (n > 1) {
             run_block(net, n, stream, samples, outputs);
         } else {
-            step_tile(net, 1, &stream, samples, outputs);
+            step_one(net, stream, samples, outputs);
         }
     }
     leave(net, is_in_matrix);

@@ -18,6 +18,8 @@ struct value {
     size_t width;
     size_t offset;         /* in floats, of a row of its space */
     const float *constant; /* of SPACE_CONSTANT; of a state what it starts from */
+    float *first;          /* once sealed: of the first stream, in the first row of scratch */
+    size_t stream_stride;  /* in floats, 0 if streams share it */
 };
 
 enum instruction_kind { RUN_OPERATION, RUN_DENSE, RUN_CELL, RUN_SIGMOID, RUN_TANH };

@@ -65,6 +65,17 @@ static void prepare_row(const struct product *p, const float *in, uint8_t *out) 
     }
 }
 
+/* Bring a row into the form that the product reads, unless it has it and nothing writes to it. */
+LANES_INLINE const uint8_t *operands_of_row(const struct product *p, const float *in,
+                                            const float *written, uint8_t *room) {
+    const int is_ready = p->form == FORM_FP32 && !p->gain && !(p->narrow && p->n_operand % 4);
+    if (is_ready && in != written) {
+        return (const uint8_t *)(const void *)in;
+    }
+    prepare_row(p, in, room);
+    return room;
+}
+
 static void prepare(const struct product *p, const struct workspace *room, size_t n_rows,
                     const float *const *in, const uint8_t **operands) {
     for (size_t r = 0; r < n_rows; r++) {

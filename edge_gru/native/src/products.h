@@ -122,6 +122,11 @@ static void add_product(const struct product *p, const struct workspace *room, s
 
 static void dense(const struct product *p, const struct workspace *room, size_t n_rows,
                   const float *const *in, const float *bias, float *const *out) {
+    if (n_rows == 1) {
+        const uint8_t *operands = operands_of_row(p, in[0], out[0], room->operands);
+        add_product_row(p, &operands, bias, out[0]);
+        return;
+    }
     const float *biases[MAX_ROWS];
     biases[0] = bias;
     for (size_t r = 1; r < n_rows; r++) {

@@ -8,6 +8,8 @@
 
 #include "sums.h"
 
+enum { MOST_GROUPS = 2 }; /* of vectors, that are taken at once */
+
 /* Vectors of groups of n_group, from `vector` of the first group on; constants once inlined. */
 struct row_part {
     const struct product *p;
@@ -18,8 +20,17 @@ struct row_part {
     int n_rows; /* of operands: those of int8-hilo are two */
 };
 
+/* Groups have pointers of their own: to address both by one and an index takes an instruction more. */
+LANES_INLINE void next_step(int n_groups, const int8_t **weights, size_t stride) {
+    LANES_UNROLL
+    for (int g = 0; g < n_groups; g++) {
+        weights[g] += stride;
+        __asm__("" : "+r"(weights[g]));
+    }
+}
+
 /* One step of k: every weight is read once. */
-LANES_INLINE void row_step(const struct row_part *s, const int8_t *weights, size_t group_bytes,
+LANES_INLINE void row_step(const struct row_part *s, const int8_t *const *weights,
                            const uint8_t *const *operands, size_t at, I *sums) {
     Operand operand[2];
     LANES_UNROLL
@@ -28,8 +39,8 @@ LANES_INLINE void row_step(const struct row_part *s, const int8_t *weights, size
     }
     LANES_UNROLL
     for (int v = 0; v < s->n_vectors; v++) {
-        const size_t group = (size_t)((s->vector + v) / s->n_group);
-        const int8_t *w = weights + group * group_bytes + (s->vector + v) % s->n_group * 4 * LANES;
+        const int vector = s->vector + v;
+        const int8_t *w = weights[vector / s->n_group] + vector % s->n_group * 4 * LANES;
         if (s->n_rows == 1) {
             sums[v] = i_dot_once(sums[v], operand[0], w);
         } else {
@@ -43,11 +54,16 @@ LANES_INLINE void row_step(const struct row_part *s, const int8_t *weights, size
 LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operands, I *sums) {
     const int n_sums = s->n_rows * s->n_vectors;
     const int n_parts = n_sums > 4 ? 1 : PARTS_INT8; /* few sums would wait for themselves */
+    const int n_groups = (s->vector + s->n_vectors - 1) / s->n_group + 1;
     const size_t n_steps = s->p->n_steps;
     const size_t stride = (size_t)s->n_group * 4 * LANES;
-    const int8_t *weights = s->p->weights_int8 + s->first * n_steps * 4 * LANES;
+    const int8_t *weights[MOST_GROUPS];
     I part[PARTS_INT8][2 * DENSE_GROUP];
     size_t k = 0;
+    LANES_UNROLL
+    for (int g = 0; g < n_groups; g++) {
+        weights[g] = s->p->weights_int8 + (s->first + (size_t)(g * s->n_group)) * n_steps * 4 * LANES;
+    }
     LANES_UNROLL
     for (int i = 0; i < n_sums; i++) {
         const size_t vector = s->first + (size_t)(s->vector + i % s->n_vectors);
@@ -61,15 +77,15 @@ LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operan
         do {
             LANES_UNROLL
             for (int c = 0; c < n_parts; c++) {
-                row_step(s, weights, n_steps * stride, operands, k + (size_t)c, part[c]);
-                weights += stride;
+                row_step(s, weights, operands, k + (size_t)c, part[c]);
+                next_step(n_groups, weights, stride);
             }
             k += (size_t)n_parts;
         } while (k + (size_t)n_parts <= n_steps);
     }
     for (; n_parts > 1 && k < n_steps; k++) {
-        row_step(s, weights, n_steps * stride, operands, k, part[0]);
-        weights += stride;
+        row_step(s, weights, operands, k, part[0]);
+        next_step(n_groups, weights, stride);
     }
     LANES_UNROLL
     for (int i = 0; i < n_sums; i++) {

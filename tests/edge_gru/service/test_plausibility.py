@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gru.manifest import InputRange
@@ -57,6 +57,7 @@ def test_nobody_asks_unless_a_time_is_set():
     assert watch.stuck == ()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), min_size=1, max_size=40), st.data()
 )

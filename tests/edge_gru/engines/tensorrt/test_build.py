@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import ModuleType
 
@@ -166,6 +166,15 @@ def test_build_can_be_stopped(
     assert gpu.trt.n_builds == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: who starts the tests in the background has them ignore an interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_stops_the_builder(gpu: FakeGpu, build: ModuleType, graph: bytes) -> None:
     gpu.trt.phases = FOREVER
     gpu.trt.during_build = lambda: os.kill(os.getpid(), signal.SIGINT)
