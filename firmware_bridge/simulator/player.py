@@ -14,7 +14,8 @@ from firmware_bridge.sample import Float32, Gap, SampleBlock, Schema
 from firmware_bridge.simulator.pseudo_port import PseudoPort
 
 _WAIT_S = 0.005
-_N_LOOKS = 4  # in a row that find nothing unread: some may just have been on its way
+_N_LOOKS = 20  # in a row that find nothing unread: some may just have been on its way
+_SETTLE_S = 0.1  # a host that has opened a port discards what is there, as pyserial does
 
 
 class RecordedSource:
@@ -107,6 +108,8 @@ class BytePlayer:
             while not self._port.look_for_host():
                 if self._stopped.wait(_WAIT_S):
                     return
+            if self._stopped.wait(_SETTLE_S):
+                return
             begun_s = time.monotonic()
             first_s: float | None = None
             for t_s, wire in self._recording.chunks():
