@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge_gru.engines.table import ENGINES
 from edge_gru.errors import ConfigError
 from edge_gru.predictor import GapPolicy
 from edge_gru.service.values import BadValues
+from edge_gru.settings import converted, read_toml, refuse_unknown
 from firmware_bridge.formats import FORMATS
 
 STDOUT = "-"
@@ -82,23 +82,12 @@ def make_config(settings: Mapping[str, Any], *, origin: str = "the settings") ->
     Raises:
         ConfigError: an unknown or missing key, a wrong type, or a value out of its range.
     """
-    known = RunConfig.__struct_fields__
-    for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise ConfigError(f"{origin}: unknown key {key!r}; {hint}")
+    refuse_unknown(settings, RunConfig, origin=origin)
     for key, hint in _HINTS.items():
         if not settings.get(key):
             raise ConfigError(f"{origin}: expected a {key}, got none; {hint}")
     _check_model(settings, origin)
-    try:
-        config = msgspec.convert(settings, RunConfig)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        key = where.strip(".`") or "settings"
-        got = settings.get(key.split("[")[0])
-        raise ConfigError(f"{origin}: {key}: {_lowered(what)} (the value is {got!r})") from error
+    config = converted(settings, RunConfig, origin=origin)
     _check_names(config, origin)
     if BOARD in config.outputs and config.format != "framed":
         raise ConfigError(
@@ -138,12 +127,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or is not TOML.
     """
-    try:
-        settings: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML (key = value lines), got {error}") from error
+    settings = read_toml(path)
     for key in ("bundle", "store", "health_file"):
         if isinstance(settings.get(key), str) and settings[key]:
             settings[key] = str(path.parent / settings[key])
@@ -154,7 +138,3 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def _beside(path: Path, name: Any) -> Any:
     return str(path.parent / name) if isinstance(name, str) and name not in _NO_FILES else name
-
-
-def _lowered(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from edge_gru.errors import ConfigError
+from edge_gru.settings import converted, read_toml, refuse_unknown
 from edge_gru.shipping.cargo import Cargo
 from edge_gru.shipping.login import Login
 
-_EXAMPLE = "deploy/deploy.toml.example"
 _MAX_POWER_MODE = 31
 
 
@@ -42,24 +41,9 @@ def read_deploy_settings(path: Path) -> Cargo:
     Raises:
         ConfigError: it cannot be read, or has a key that there is not.
     """
-    try:
-        given = msgspec.toml.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, got {error}; see {_EXAMPLE}") from error
-    known = DeploySettings.__struct_fields__
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"see {_EXAMPLE}"
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint}")
-    try:
-        found = msgspec.convert(given, DeploySettings)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        key = where.rstrip("`") or "settings"
-        raise ConfigError(f"{path}: {key}: {what.lower()}; see {_EXAMPLE}") from error
+    given = read_toml(path)
+    refuse_unknown(given, DeploySettings, origin=str(path))
+    found = converted(given, DeploySettings, origin=str(path))
     folder = path.parent
     try:
         login = Login(found.user, found.hostname, tuple(folder / key for key in found.ssh_keys))

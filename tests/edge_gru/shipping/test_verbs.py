@@ -150,9 +150,9 @@ def test_plans_and_gates_are_json_for_programs(call, words):
     ("text", "sentence"),
     [
         ("bundel = 'x'", "unknown key 'bundel'; did you mean 'bundle'?"),
-        ("wifi = 'x'", "unknown key 'wifi'; see deploy/deploy.toml.example"),
-        ("bundle = 1", "bundle: expected `str`, got `int`; see deploy/deploy.toml.example"),
-        ("x", "expected TOML, got "),
+        ("wifi = 'x'", "unknown key 'wifi'; expected one of bundle, pubkeys"),
+        ("bundle = 1", "bundle: expected `str`, got `int` (the value is 1)"),
+        ("x", "expected TOML (key = value lines), got "),
     ],
 )
 def test_deploy_settings_that_are_none_are_refused(tmp_path, text, sentence):
