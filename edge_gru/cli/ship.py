@@ -191,7 +191,8 @@ def l4t(
     if remove:
         look.refuse_check("--remove")
         paths = tegra.brought()
-        if look.ends_before(lambda: [f"would take out {path}" for path in paths], removes=paths):
+        would = [f"would take out {path}" for path in paths] or [f"nothing of ours is in {folder}"]
+        if look.ends_before(lambda: would, removes=paths):
             return
         click.echo(f"{tegra.remove()} files taken out of {tegra.rootfs}")
         return

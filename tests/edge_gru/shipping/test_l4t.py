@@ -156,6 +156,7 @@ def test_remove_restores_the_tree_byte_for_byte(call, tegra):
     assert call("--remove").exit_code == 0
     assert snapshot(tegra) == before
     assert call("--remove").output.startswith("0 files")
+    assert call("--remove", "--dry-run").output.startswith("nothing of ours is in ")
 
 
 def test_packages_travel_along_for_the_first_boot(call, tegra, tmp_path):
