@@ -40,9 +40,15 @@ static int random_product(struct network *net, enum form form, size_t n_gates, s
     for (size_t i = 0; is_done && i < n_rows; i++) {
         scale[i] = largest / 127.0f / 127.0f;
     }
-    const struct matrix matrix = {form,     n_gates, n_units, n_operand, weights,
-                                  integers, scale,   NULL,    1.0f / 127.0f};
-    is_done = is_done && pack_product(&net->arena, net->kernel, &matrix, n_group, out);
+    struct matrix matrix = {.form = form,
+                            .n_gates = n_gates,
+                            .n_units = n_units,
+                            .n_operand = n_operand,
+                            .weights = weights,
+                            .weights_int8 = integers,
+                            .scale = scale};
+    is_done = is_done && grid_of(1.0f / 127.0f, &matrix.grid) &&
+              pack_product(&net->arena, net->kernel, &matrix, n_group, out);
     free(weights);
     free(integers);
     free(scale);

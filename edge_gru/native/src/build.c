@@ -274,7 +274,11 @@ static int read_matrix(PyObject *product, size_t n_gates, size_t n_units, size_t
         return 0;
     }
     matrix->form = (enum form)form;
-    matrix->operand_step = (float)step;
+    if (!grid_of((float)step, &matrix->grid)) {
+        PyErr_Format(PyExc_ValueError, "expected a larger step of the operand, got %R",
+                     PyTuple_GET_ITEM(product, 4));
+        return 0;
+    }
     if (gain != Py_None &&
         !(matrix->gain = array_data(gain, NPY_FLOAT32, 1, sizes + 1, "gains"))) {
         return 0;

@@ -98,36 +98,22 @@ static void product_with_x(const struct cell *cell, const struct workspace *room
 }
 
 /* The step of one row, if there is a function for its forms: returns whether. */
-static int step_row(const struct cell *cell, const struct workspace *room, const float *x,
-                    const float *gates, float *const *h, float *const *c, int to) {
+LANES_INLINE int step_row(const struct cell *cell, const struct workspace *room, const float *x,
+                          const float *gates, float *const *h, float *const *c, int to) {
     StepOfRow *const run_row = row_step_of(cell, gates ? X_IS_MADE : (int)cell->x.form);
-    if (!run_row) {
-        return 0;
+    if (run_row) {
+        const struct one_row row = {cell, room, x, gates, h[0], c[0], h[to], c[to]};
+        run_row(&row);
     }
-    const struct one_row row = {
-        cell,
-        gates ? NULL : operands_of_row(&cell->x, x, h[to], room->x_operands),
-        gates,
-        operands_of_row(&cell->h, h[0], h[to], room->operands),
-        h[0],
-        c[0],
-        h[to],
-        c[to],
-        room->is_backward,
-    };
-    run_row(&row);
-    return 1;
+    return run_row != NULL;
 }
 
 /*
  * Blocks make their products with x themselves, so that these are still cached when the gates read
  * them; but not where a second stage needs them, or where there is one gate.
  */
-static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
-                 const float *const *x, float *const *h, float *const *c) {
-    if (n_rows == 1 && step_row(cell, room, x[0], NULL, h, c, 0)) {
-        return;
-    }
+LANES_CALLED void step_rows(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                            const float *const *x, float *const *h, float *const *c) {
     float *gates[MAX_ROWS];
     const uint8_t *operands[MAX_ROWS + MOST_TILE_ROWS];
     struct rows rows = {operands, gates, h, c, h, c};
@@ -144,6 +130,13 @@ static void step(const struct cell *cell, const struct workspace *room, size_t n
     step_from(cell, room, n_rows, &rows);
 }
 
+static void step(const struct cell *cell, const struct workspace *room, size_t n_rows,
+                 const float *const *x, float *const *h, float *const *c) {
+    if (n_rows != 1 || !step_row(cell, room, x[0], NULL, h, c, 0)) {
+        step_rows(cell, room, n_rows, x, h, c);
+    }
+}
+
 static void run(const struct cell *cell, const struct workspace *room, size_t n_steps,
                 const float *const *x, float *const *h, float *const *c) {
     float *gates[MAX_ROWS];
@@ -155,6 +148,16 @@ static void run(const struct cell *cell, const struct workspace *room, size_t n_
         if (!step_row(cell, &turned, NULL, gates[t], h + t, c + t, 1)) {
             step_from(cell, &turned, 1, &rows);
         }
+    }
+}
+
+static void take(size_t n, const float *in, float *out) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        f_store(out + i, f_load(in + i));
+    }
+    if (i < n) {
+        f_store(out + i, f_load_first(in + i, n - i));
     }
 }
 

@@ -5,37 +5,16 @@
 #ifndef EDGE_GRU_GRID_H
 #define EDGE_GRU_GRID_H
 
+#include "kernel.h"
 #include LANES_HEADER
 
-struct grid {
-    F step;
-    F inverse;
-    F bound;
-};
-
-LANES_INLINE struct grid grid_of(float step) {
-    const struct grid grid = {f_set(step), f_set(1.0f / step), f_set(step * 129.0f)};
-    return grid;
-}
-
 /*
- * Steps as float lanes, neither clipped nor rounded yet, but small enough for both. On vectors a
- * division costs more than all the rest, so the quotient is refined twice: with an exact remainder
- * the second time is correctly rounded (Markstein 1990). The bound keeps everything finite.
+ * Steps as float lanes, clipped but not rounded yet. A division takes as long as all the rest: this
+ * is the product with 1 / step in two parts, which is rounded as the quotient is (grid_of, pack.h).
  */
-LANES_INLINE F grid_quotient(F v, struct grid grid) {
-#if LANES_DIVIDE
-    return f_clip_number(f_div(v, grid.step), -128.0f, 127.0f);
-#else
-    const F near = f_number_within(v, grid.bound);
-    const F first = f_mul(near, grid.inverse);
-    const F second = f_fma(f_fnma(first, grid.step, near), grid.inverse, first);
-    return f_fma(f_fnma(second, grid.step, near), grid.inverse, second);
-#endif
-}
-
-LANES_INLINE F grid_steps(F v, struct grid grid) {
-    return f_clip_number(grid_quotient(v, grid), -128.0f, 127.0f);
+LANES_INLINE F grid_quotient(F v, const struct grid *grid) {
+    const F near = f_number_within(v, f_set(grid->low), f_set(grid->high));
+    return f_fma(near, f_set(grid->inverse), f_mul(near, f_set(grid->inverse_rest)));
 }
 
 #endif

@@ -35,6 +35,15 @@ enum { ROOM_OF_SUMS = 2 * SUM_ROWS * DENSE_GROUP * LANES }; /* of one group, and
 
 enum form { FORM_FP32, FORM_FP16, FORM_INT8, FORM_INT8_HILO, N_FORMS };
 
+/* What v / step is computed from, see grid.h. */
+struct grid {
+    float step;
+    float inverse; /* 1 / step is this and the rest */
+    float inverse_rest;
+    float low; /* -128 and 127 steps */
+    float high;
+};
+
 /*
  * A matrix of n_vectors * 16 rows, packed. Float: [group][k][vector of the group][16]; integer:
  * [group][k / 4][vector of the group][16][4], k filled up with zeros to a multiple of four. A group
@@ -53,7 +62,7 @@ struct product {
     int32_t *correction; /* (n_vectors * 16,): what sums begin with */
     const float *scale;        /* (n_vectors * 16,): of a row times that of the operand */
     const float *gain;         /* of the operand, or NULL for none */
-    float operand_step;
+    struct grid grid; /* of an integer operand */
     float reach; /* of integer operands: no product is larger */
     int in_matrix; /* of many rows, in matrix registers */
 };
@@ -113,6 +122,8 @@ struct kernel {
     /* Around calls with many rows and such products, in their thread. */
     void (*enter_matrix)(void);
     void (*leave_matrix)(void);
+    /* A row, and zeros up to whole vectors: so that a load of one need not wait for many stores. */
+    void (*take)(size_t n, const float *in, float *out);
     void (*sigmoid)(size_t n, const float *in, float *out);
     void (*tanh)(size_t n, const float *in, float *out);
 };

@@ -10,6 +10,7 @@ const struct kernel KERNEL = {
     .run = run,
     .enter_matrix = MATRIX_ENTER,
     .leave_matrix = MATRIX_LEAVE,
+    .take = take,
     .sigmoid = sigmoid,
     .tanh = hyperbolic_tangent,
 };

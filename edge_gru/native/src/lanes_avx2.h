@@ -9,7 +9,6 @@
 #define LANES_NAME "avx2"
 #define LANES_INLINE static inline __attribute__((always_inline))
 #define LANES_CALLED static __attribute__((noinline))
-#define LANES_DIVIDE 0
 #ifdef __clang__
 #define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -45,6 +44,14 @@ LANES_INLINE F f_both(__m256 a, __m256 b) { return (F){a, b}; }
 LANES_INLINE I i_both(__m256i a, __m256i b) { return (I){a, b}; }
 
 LANES_INLINE F f_load(const float *p) { return f_both(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+/* The first n, and zeros. */
+LANES_INLINE F f_load_first(const float *p, size_t n) {
+    const __m256i order = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i below = _mm256_set1_epi32((int32_t)n);
+    const __m256i a = _mm256_cmpgt_epi32(below, order);
+    const __m256i b = _mm256_cmpgt_epi32(below, _mm256_add_epi32(order, _mm256_set1_epi32(8)));
+    return f_both(_mm256_maskload_ps(p, a), _mm256_maskload_ps(p + 8, b));
+}
 LANES_INLINE void f_store(float *p, F x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
@@ -74,11 +81,8 @@ LANES_INLINE F f_min(F x, F y) {
 LANES_INLINE F f_clip(F x, float low, float high) {
     return f_min(f_set(high), f_max(f_set(low), x)); /* the second if one is NaN */
 }
-LANES_INLINE F f_clip_number(F x, float low, float high) {
-    return f_min(f_max(x, f_set(low)), f_set(high));
-}
-LANES_INLINE F f_number_within(F x, F bound) {
-    return f_min(f_max(x, f_sub(f_set(0.0f), bound)), bound);
+LANES_INLINE F f_number_within(F x, F low, F high) {
+    return f_min(f_max(x, low), high); /* low if it is NaN */
 }
 LANES_INLINE F f_load_four(const float *p) {
     const __m256 four = _mm256_broadcast_ps((const __m128 *)(const void *)p);

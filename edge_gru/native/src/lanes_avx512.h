@@ -9,7 +9,6 @@
 #define LANES_NAME "avx512"
 #define LANES_INLINE static inline __attribute__((always_inline))
 #define LANES_CALLED static __attribute__((noinline))
-#define LANES_DIVIDE 0
 #ifdef __clang__ /* full: early enough for arrays to become registers */
 #define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -36,6 +35,10 @@ typedef __m512i Operand;
 typedef __m512i Weights;
 
 LANES_INLINE F f_load(const float *p) { return _mm512_loadu_ps(p); }
+/* The first n, and zeros. */
+LANES_INLINE F f_load_first(const float *p, size_t n) {
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
 LANES_INLINE void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
 LANES_INLINE F f_set(float a) { return _mm512_set1_ps(a); }
 LANES_INLINE F f_add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -46,12 +49,8 @@ LANES_INLINE F f_fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 LANES_INLINE F f_clip(F a, float low, float high) {
     return _mm512_min_ps(f_set(high), _mm512_max_ps(f_set(low), a)); /* the second if one is NaN */
 }
-LANES_INLINE F f_clip_number(F a, float low, float high) {
-    return _mm512_min_ps(_mm512_max_ps(a, f_set(low)), f_set(high));
-}
-LANES_INLINE F f_number_within(F a, F bound) {
-    const F low = _mm512_sub_ps(_mm512_setzero_ps(), bound);
-    return _mm512_min_ps(_mm512_max_ps(a, low), bound);
+LANES_INLINE F f_number_within(F a, F low, F high) {
+    return _mm512_min_ps(_mm512_max_ps(a, low), high); /* low if it is NaN */
 }
 LANES_INLINE F f_load_four(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
 /* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of a[i]. */

@@ -9,7 +9,6 @@
 #define LANES_NAME "neon"
 #define LANES_INLINE static inline __attribute__((always_inline))
 #define LANES_CALLED static __attribute__((noinline))
-#define LANES_DIVIDE 0
 #ifdef __clang__
 #define LANES_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -48,6 +47,12 @@ LANES_INLINE F f_load(const float *p) {
     EACH_QUARTER r.q[i] = vld1q_f32(p + 4 * i);
     return r;
 }
+/* The first n, and zeros. */
+LANES_INLINE F f_load_first(const float *p, size_t n) {
+    float four[16] = {0.0f};
+    memcpy(four, p, n * sizeof *p);
+    return f_load(four);
+}
 LANES_INLINE void f_store(float *p, F a) { EACH_QUARTER vst1q_f32(p + 4 * i, a.q[i]); }
 LANES_INLINE F f_set(float a) {
     F r;
@@ -78,12 +83,8 @@ LANES_INLINE F f_clip(F a, float low, float high) {
     EACH_QUARTER a.q[i] = vminq_f32(vmaxq_f32(a.q[i], vdupq_n_f32(low)), vdupq_n_f32(high));
     return a;
 }
-LANES_INLINE F f_clip_number(F a, float low, float high) {
-    EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], vdupq_n_f32(low)), vdupq_n_f32(high));
-    return a;
-}
-LANES_INLINE F f_number_within(F a, F bound) {
-    EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], vnegq_f32(bound.q[i])), bound.q[i]);
+LANES_INLINE F f_number_within(F a, F low, F high) { /* low if it is NaN */
+    EACH_QUARTER a.q[i] = vminnmq_f32(vmaxnmq_f32(a.q[i], low.q[i]), high.q[i]);
     return a;
 }
 LANES_INLINE F f_load_four(const float *p) {

@@ -10,7 +10,6 @@
 #define LANES_INLINE static inline
 #define LANES_UNROLL
 #define LANES_CALLED static
-#define LANES_DIVIDE 1 /* by the book: the others are compared with it */
 #define TILE_INT8 1
 #define TILE_HILO 1
 #define TILE_FLOAT 1
@@ -44,6 +43,12 @@ LANES_INLINE F f_load(const float *p) {
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+/* The first n, and zeros. */
+LANES_INLINE F f_load_first(const float *p, size_t n) {
+    F r = {{0.0f}};
+    memcpy(r.v, p, n * sizeof *p);
+    return r;
+}
 LANES_INLINE void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
 LANES_INLINE F f_set(float a) {
     F r;
@@ -62,10 +67,6 @@ LANES_INLINE F f_mul(F a, F b) {
     EACH_LANE a.v[i] *= b.v[i];
     return a;
 }
-LANES_INLINE F f_div(F a, F b) {
-    EACH_LANE a.v[i] /= b.v[i];
-    return a;
-}
 LANES_INLINE F f_fma(F a, F b, F c) {
     EACH_LANE a.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
     return a;
@@ -74,7 +75,7 @@ LANES_INLINE F f_fnma(F a, F b, F c) {
     EACH_LANE a.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]);
     return a;
 }
-/* The clip keeps NaN; the number variants turn it into the bound. */
+/* The clip keeps NaN; the other turns it into the lower bound. */
 LANES_INLINE F f_clip(F a, float low, float high) {
     EACH_LANE {
         a.v[i] = low > a.v[i] ? low : a.v[i];
@@ -82,10 +83,10 @@ LANES_INLINE F f_clip(F a, float low, float high) {
     }
     return a;
 }
-LANES_INLINE F f_clip_number(F a, float low, float high) {
+LANES_INLINE F f_number_within(F a, F low, F high) {
     EACH_LANE {
-        a.v[i] = a.v[i] > low ? a.v[i] : low;
-        a.v[i] = a.v[i] < high ? a.v[i] : high;
+        a.v[i] = a.v[i] > low.v[i] ? a.v[i] : low.v[i];
+        a.v[i] = a.v[i] < high.v[i] ? a.v[i] : high.v[i];
     }
     return a;
 }

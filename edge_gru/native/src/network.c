@@ -84,6 +84,7 @@ static const int32_t in_order[MAX_ROWS] = {
 };
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Strides of the workspace that the widest instruction needs. */
 static void size_workspace(struct network *net) {
@@ -143,6 +144,26 @@ static int take_states(struct network *net) {
     return 1;
 }
 
+/* Rows that lie at equal distances, in floats. */
+struct run_of_rows {
+    float *first;
+    size_t stride;
+    size_t n_rows;
+};
+
+/* The first rows of a value, where the caller has them. */
+static inline struct run_of_rows callers_rows(const struct network *net, size_t id) {
+    struct run_of_rows rows = {NULL, net->values[id].width, 0};
+    if (id == INPUT_VALUE) {
+        rows.first = (float *)net->samples; /* nothing writes to them */
+        rows.n_rows = net->n_samples;
+    } else if (id == net->output) {
+        rows.first = net->results;
+        rows.n_rows = net->n_results;
+    }
+    return rows;
+}
+
 static float *row_of(const struct network *net, size_t id, size_t row, int32_t stream) {
     const struct value *value = &net->values[id];
     switch (value->space) {
@@ -150,22 +171,29 @@ static float *row_of(const struct network *net, size_t id, size_t row, int32_t s
         return net->states + (size_t)stream * net->state_stride + value->offset;
     case SPACE_CONSTANT:
         return (float *)value->constant; /* nothing writes to it: building saw to that */
-    default:
-        if (id == INPUT_VALUE && row < net->n_samples) {
-            return (float *)net->samples + row * value->width; /* nor to it */
-        }
-        return id == net->output && row < net->n_results
-                   ? net->results + row * value->width
-                   : net->scratch + row * net->scratch_stride + value->offset;
+    default: {
+        const struct run_of_rows theirs = callers_rows(net, id);
+        return row < theirs.n_rows ? theirs.first + row * theirs.stride
+                                   : net->scratch + row * net->scratch_stride + value->offset;
+    }
     }
 }
 
+static struct place_of_value place_of(const struct network *net, size_t id) {
+    const int is_state = net->values[id].space == SPACE_STATE;
+    const struct place_of_value place = {row_of(net, id, 0, 0), is_state ? net->state_stride : 0};
+    return place;
+}
+
 static void place_values(struct network *net) {
-    for (size_t id = 0; id < net->n_values; id++) {
-        struct value *value = &net->values[id];
-        value->first = row_of(net, id, 0, 0);
-        value->stream_stride = value->space == SPACE_STATE ? net->state_stride : 0;
+    for (size_t i = 0; i < net->n_instructions; i++) {
+        struct instruction *run = &net->instructions[i];
+        run->in = place_of(net, run->inputs[0]);
+        run->out = place_of(net, run->output);
+        run->last = place_of(net, run->inputs[run->n_inputs ? run->n_inputs - 1 : 0]);
     }
+    net->sample = place_of(net, INPUT_VALUE);
+    net->result = place_of(net, net->output);
 }
 
 /* Whether the last instruction is a product that makes the output from something else. */
@@ -213,18 +241,34 @@ void network_reset(struct network *net, size_t first, size_t end) {
     }
 }
 
+static void add_run(struct run_of_rows run, float **rows) {
+    for (size_t r = 0; r < run.n_rows; r++) {
+        rows[r] = run.first + r * run.stride;
+    }
+}
+
 static void rows_of(const struct network *net, size_t id, size_t n_rows, const int32_t *streams,
                     float **rows) {
     const struct value *value = &net->values[id];
-    if (value->space == SPACE_STATE) {
-        float *first = net->states + value->offset;
+    const size_t stride = net->state_stride;
+    float *const states = net->states + value->offset;
+    switch (value->space) {
+    case SPACE_STATE:
         for (size_t r = 0; r < n_rows; r++) {
-            rows[r] = first + (size_t)streams[r] * net->state_stride;
+            rows[r] = states + (size_t)streams[r] * stride;
         }
-    } else {
-        for (size_t r = 0; r < n_rows; r++) {
-            rows[r] = row_of(net, id, r, 0);
-        }
+        break;
+    case SPACE_CONSTANT:
+        add_run((struct run_of_rows){row_of(net, id, 0, 0), 0, n_rows}, rows);
+        break;
+    default: {
+        struct run_of_rows theirs = callers_rows(net, id);
+        theirs.n_rows = smaller(theirs.n_rows, n_rows);
+        const size_t n = theirs.n_rows;
+        float *const scratch = net->scratch + n * net->scratch_stride + value->offset;
+        add_run(theirs, rows);
+        add_run((struct run_of_rows){scratch, net->scratch_stride, n_rows - n}, rows + n);
+    }
     }
 }
 
@@ -246,10 +290,14 @@ static void run_cell(const struct network *net, const struct instruction *run, s
                      const int32_t *streams) {
     float *x[MAX_ROWS];
     float *h[MAX_ROWS + 1];
-    float *c[MAX_ROWS + 1];
+    float *other[MAX_ROWS + 1];
+    const size_t last = run->inputs[run->n_inputs - 1];
+    float **c = last == run->inputs[1] ? h : other; /* of an LSTM */
     rows_of(net, run->inputs[0], n_rows, streams, x);
     rows_of(net, run->inputs[1], n_rows, streams, h + 1);
-    rows_of(net, run->inputs[run->n_inputs - 1], n_rows, streams, c + 1);
+    if (c == other) {
+        rows_of(net, last, n_rows, streams, c + 1);
+    }
     if (streams == in_order) {
         h[0] = h[1] - net->state_stride;
         c[0] = c[1] - net->state_stride;
@@ -299,9 +347,8 @@ static void copy_row(float *to, const float *from, size_t n) {
     }
 }
 
-/* Where a value of one stream lies. */
-static inline float *value_of(const struct network *net, size_t id, size_t stream) {
-    return net->values[id].first + stream * net->values[id].stream_stride;
+static inline float *at(const struct place_of_value *place, size_t stream) {
+    return place->first + stream * place->stride;
 }
 
 /* One row: without lists of rows, for in small networks these take as long as the arithmetic. */
@@ -309,21 +356,21 @@ static void step_one(struct network *net, int32_t stream, const float *x, float 
     const struct workspace *room = &net->room;
     const size_t s = (size_t)stream;
     net->room.is_backward = !net->room.is_backward;
-    copy_row(net->values[INPUT_VALUE].first, x, net->values[INPUT_VALUE].width);
+    net->kernel->take(net->values[INPUT_VALUE].width, x, net->sample.first);
     for (size_t i = 0; i < net->n_instructions; i++) {
         const struct instruction *run = &net->instructions[i];
-        const float *in = value_of(net, run->inputs[0], s);
-        float *out = value_of(net, run->output, s);
+        const float *in = at(&run->in, s);
+        float *out = at(&run->out, s);
         if (run->kind == RUN_DENSE) {
             net->kernel->dense(&run->dense, room, 1, &in, run->bias, &out);
         } else if (run->kind == RUN_CELL) {
-            float *c = value_of(net, run->inputs[run->n_inputs - 1], s);
+            float *c = at(&run->last, s);
             net->kernel->step(&run->cell, room, 1, &in, &out, &c);
         } else {
             run_instruction(net, run, 1, &stream);
         }
     }
-    copy_row(y, value_of(net, net->output, s), net->values[net->output].width);
+    copy_row(y, at(&net->result, s), net->values[net->output].width);
 }
 
 /* At most rows_at_once rows; n_follow samples lie behind those. */

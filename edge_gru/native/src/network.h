@@ -18,11 +18,15 @@ struct value {
     size_t width;
     size_t offset;         /* in floats, of a row of its space */
     const float *constant; /* of SPACE_CONSTANT; of a state what it starts from */
-    float *first;          /* once sealed: of the first stream, in the first row of scratch */
-    size_t stream_stride;  /* in floats, 0 if streams share it */
 };
 
 enum instruction_kind { RUN_OPERATION, RUN_DENSE, RUN_CELL, RUN_SIGMOID, RUN_TANH };
+
+/* Where a value lies: of the first stream, and how far it is to the next, in floats. */
+struct place_of_value {
+    float *first;
+    size_t stride; /* 0 if streams share it */
+};
 
 struct instruction {
     enum instruction_kind kind;
@@ -35,6 +39,10 @@ struct instruction {
     struct product dense;
     float *bias;
     struct cell cell;
+    /* Once sealed, of one row: */
+    struct place_of_value in;
+    struct place_of_value out;
+    struct place_of_value last; /* input: c of an LSTM */
 };
 
 struct network {
@@ -46,6 +54,8 @@ struct network {
     struct instruction *instructions;
     size_t n_instructions;
     size_t output;
+    struct place_of_value sample; /* once sealed, of one row */
+    struct place_of_value result;
     float *states; /* [stream][state_stride] */
     float *start;  /* what a stream begins with */
     size_t state_stride;

@@ -4,6 +4,9 @@
  *
  * Every other step goes through the blocks backward: the weights that it meets first are those that
  * are still cached.
+ *
+ * Where all blocks are one turn, the step is bound by its number of instructions and by the chain
+ * from one state to the next: such cells have functions of their own.
  */
 #ifndef EDGE_GRU_ONE_ROW_H
 #define EDGE_GRU_ONE_ROW_H
@@ -13,14 +16,13 @@
 
 struct one_row {
     const struct cell *cell;
-    const uint8_t *x;   /* operands of the product with x */
-    const float *gates; /* that product, biases added, where it is made already */
-    const uint8_t *h;   /* operands */
+    const struct workspace *room;
+    const float *x;
+    const float *gates; /* the product with x, biases added, where it is made already */
     const float *h_before;
     const float *c_before;
     float *h_after;
     float *c_after;
-    int is_backward;
 };
 
 /* In place of the form of a product with x: it is made already. */
@@ -38,8 +40,27 @@ struct row_sums {
     F both[ROW_SUMS]; /* and with h; of a GRU's candidate with h alone */
 };
 
+/* Operands of the products with x and h. */
+struct row_operands {
+    const uint8_t *x;
+    const uint8_t *h;
+};
+
+LANES_INLINE struct row_operands prepare_both(int x_form, enum form h_form,
+                                              const struct one_row *row) {
+    const struct cell *cell = row->cell;
+    struct row_operands operands = {NULL, NULL};
+    if (x_form != X_IS_MADE) {
+        operands.x = operands_of_row((enum form)x_form, &cell->x, row->x, row->h_after,
+                                     row->room->x_operands);
+    }
+    operands.h =
+        operands_of_row(h_form, &cell->h, row->h_before, row->h_after, row->room->operands);
+    return operands;
+}
+
 LANES_INLINE void sum_x_of_row(int x_form, int n_gates, int n, const struct one_row *row,
-                               size_t block, struct row_sums *sums) {
+                               const uint8_t *operands, size_t block, struct row_sums *sums) {
     const struct cell *cell = row->cell;
     const size_t first = block * (size_t)n_gates;
     const float *add = (x_form == X_IS_MADE ? row->gates : cell->bias) + first * LANES;
@@ -48,12 +69,12 @@ LANES_INLINE void sum_x_of_row(int x_form, int n_gates, int n, const struct one_
         sums->x[i] = f_load(add + i * LANES);
     }
     if (x_form != X_IS_MADE) {
-        add_row((enum form)x_form, &cell->x, first, n_gates, n, &row->x, sums->x);
+        add_row((enum form)x_form, FEW_SUMS, &cell->x, first, n_gates, n, &operands, sums->x);
     }
 }
 
-LANES_INLINE void sum_h_of_row(enum form h_form, int n_gates, int n, const struct one_row *row,
-                               size_t block, struct row_sums *sums) {
+LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int n, const struct one_row *row,
+                               const uint8_t *operands, size_t block, struct row_sums *sums) {
     const struct cell *cell = row->cell;
     LANES_UNROLL
     for (int i = 0; i < n * n_gates; i++) {
@@ -61,15 +82,17 @@ LANES_INLINE void sum_h_of_row(enum form h_form, int n_gates, int n, const struc
         const size_t unit = (block + (size_t)(i / n_gates)) * LANES;
         sums->both[i] = is_candidate ? f_load(cell->bias_candidate + unit) : sums->x[i];
     }
-    add_row(h_form, &cell->h, block * (size_t)n_gates, n_gates, n, &row->h, sums->both);
+    add_row(h_form, most_sums, &cell->h, block * (size_t)n_gates, n_gates, n, &operands,
+            sums->both);
 }
 
 LANES_INLINE void finish_gru_of_row(int n, int is_near, const struct one_row *row, size_t block,
                                     const struct row_sums *sums) {
-    F r[MOST_CHAINS], *z = r + n, candidate[MOST_CHAINS];
+    F r[MOST_CHAINS], z[MOST_CHAINS], candidate[MOST_CHAINS];
     EACH_CHAIN r[i] = sums->both[3 * i];
     EACH_CHAIN z[i] = sums->both[3 * i + 1];
-    sigmoids(2 * n, is_near, r, r);
+    sigmoids(n, is_near, r, r); /* apart: the candidate waits for r alone */
+    sigmoids(n, is_near, z, z);
     EACH_CHAIN candidate[i] = f_fma(r[i], sums->both[3 * i + 2], sums->x[3 * i + 2]);
     tanhs(n, is_near, candidate, candidate);
     EACH_CHAIN {
@@ -107,38 +130,51 @@ LANES_INLINE void finish_row(int n_gates, int n, int is_near, const struct one_r
 }
 
 LANES_INLINE size_t block_of_turn(const struct one_row *row, size_t turn, size_t n_turns) {
-    return (row->is_backward ? n_turns - 1 - turn : turn) * ROW_GROUPS;
+    return (row->room->is_backward ? n_turns - 1 - turn : turn) * ROW_GROUPS;
 }
 
-LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates, int is_near,
+LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
                               const struct one_row *row) {
+    const struct row_operands operands = prepare_both(x_form, h_form, row);
     const size_t n_turns = row->cell->n_blocks / ROW_GROUPS;
     struct row_sums sums, waiting;
     if (n_turns) {
         size_t block = block_of_turn(row, 0, n_turns);
-        sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, block, &waiting);
-        sum_h_of_row(h_form, n_gates, ROW_GROUPS, row, block, &waiting);
+        sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, block, &waiting);
+        sum_h_of_row(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, operands.h, block, &waiting);
         for (size_t turn = 1; turn < n_turns; turn++) {
             const size_t next = block_of_turn(row, turn, n_turns);
-            sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, next, &sums);
-            finish_row(n_gates, ROW_GROUPS, is_near, row, block, &waiting);
-            sum_h_of_row(h_form, n_gates, ROW_GROUPS, row, next, &sums);
+            sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, next, &sums);
+            finish_row(n_gates, ROW_GROUPS, 0, row, block, &waiting);
+            sum_h_of_row(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, operands.h, next, &sums);
             waiting = sums;
             block = next;
         }
-        finish_row(n_gates, ROW_GROUPS, is_near, row, block, &waiting);
+        finish_row(n_gates, ROW_GROUPS, 0, row, block, &waiting);
     }
     if (row->cell->n_blocks % ROW_GROUPS) {
         const size_t block = n_turns * ROW_GROUPS;
-        sum_x_of_row(x_form, n_gates, 1, row, block, &sums);
-        sum_h_of_row(h_form, n_gates, 1, row, block, &sums);
-        finish_row(n_gates, 1, is_near, row, block, &sums);
+        sum_x_of_row(x_form, n_gates, 1, row, operands.x, block, &sums);
+        sum_h_of_row(h_form, FEW_SUMS, n_gates, 1, row, operands.h, block, &sums);
+        finish_row(n_gates, 1, 0, row, block, &sums);
     }
+}
+
+LANES_INLINE void step_in_one_turn(int x_form, enum form h_form, int n_gates, int is_near,
+                                   const struct one_row *row) {
+    const struct row_operands operands = prepare_both(x_form, h_form, row);
+    struct row_sums sums;
+    sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, 0, &sums);
+    sum_h_of_row(h_form, SOME_SUMS, n_gates, ROW_GROUPS, row, operands.h, 0, &sums);
+    finish_row(n_gates, ROW_GROUPS, is_near, row, 0, &sums);
 }
 
 #define DEFINE_ONE_ROW(cell, x, h, x_form, h_form, n_gates)                                        \
     LANES_CALLED void cell##_row_##x##_##h(const struct one_row *row) {                            \
-        step_of_row(x_form, h_form, n_gates, 0, row);                                                 \
+        step_of_row(x_form, h_form, n_gates, row);                                                 \
+    }                                                                                              \
+    LANES_CALLED void cell##_turn_##x##_##h(const struct one_row *row) {                           \
+        step_in_one_turn(x_form, h_form, n_gates, 0, row);                                         \
     }
 
 /* Of the forms that recipes with integers have: floats are bound by their weights alone. */
@@ -154,41 +190,40 @@ LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates, int is_
 DEFINE_ROWS(gru, 3)
 DEFINE_ROWS(lstm, 4)
 
-/* The step of small networks waits for its gates: where nothing is clipped they are sooner there. */
-LANES_CALLED void gru_row_near(const struct one_row *row) {
-    step_of_row(FORM_INT8, FORM_INT8, 3, 1, row);
+LANES_CALLED void gru_turn_near(const struct one_row *row) {
+    step_in_one_turn(FORM_INT8, FORM_INT8, 3, 1, row);
 }
 
 /* By forms. */
 #define ROW_TABLE(cell)                                                                            \
     {                                                                                              \
-        [FORM_FP32] = {[FORM_INT8] = cell##_row_fp32_int8,                                         \
-                       [FORM_INT8_HILO] = cell##_row_fp32_hilo},                                   \
-        [FORM_INT8] = {[FORM_INT8] = cell##_row_int8_int8},                                        \
-        [FORM_INT8_HILO] = {[FORM_INT8] = cell##_row_hilo_int8,                                    \
-                            [FORM_INT8_HILO] = cell##_row_hilo_hilo},                              \
-        [X_IS_MADE] = {[FORM_INT8] = cell##_row_made_int8,                                         \
-                       [FORM_INT8_HILO] = cell##_row_made_hilo},                                   \
+        [FORM_FP32] = {[FORM_INT8] = cell##_fp32_int8, [FORM_INT8_HILO] = cell##_fp32_hilo},       \
+        [FORM_INT8] = {[FORM_INT8] = cell##_int8_int8},                                            \
+        [FORM_INT8_HILO] = {[FORM_INT8] = cell##_hilo_int8, [FORM_INT8_HILO] = cell##_hilo_hilo},  \
+        [X_IS_MADE] = {[FORM_INT8] = cell##_made_int8, [FORM_INT8_HILO] = cell##_made_hilo},       \
     }
 
-static StepOfRow *const gru_rows[N_FORMS + 1][N_FORMS] = ROW_TABLE(gru);
-static StepOfRow *const lstm_rows[N_FORMS + 1][N_FORMS] = ROW_TABLE(lstm);
+/* By whether all blocks are one turn, too. */
+static StepOfRow *const gru_rows[2][N_FORMS + 1][N_FORMS] = {ROW_TABLE(gru_row),
+                                                             ROW_TABLE(gru_turn)};
+static StepOfRow *const lstm_rows[2][N_FORMS + 1][N_FORMS] = {ROW_TABLE(lstm_row),
+                                                              ROW_TABLE(lstm_turn)};
 
 /* NULL: block by block, as of many rows. */
-static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
-    if (cell->kind == CELL_GRU && cell->is_near && x_form == FORM_INT8) {
-        return gru_row_near;
-    }
+LANES_INLINE StepOfRow *row_step_of(const struct cell *cell, int x_form) {
+    const int is_turn = cell->n_blocks == ROW_GROUPS;
     if (cell->kind == CELL_GRU) {
-        return gru_rows[x_form][cell->h.form];
+        return is_turn && cell->is_near && x_form == FORM_INT8
+                   ? gru_turn_near
+                   : gru_rows[is_turn][x_form][cell->h.form];
     }
     const int is_plain = cell->kind == CELL_LSTM && !cell->has_projection;
-    return is_plain ? lstm_rows[x_form][cell->h.form] : NULL;
+    return is_plain ? lstm_rows[is_turn][x_form][cell->h.form] : NULL;
 }
 
 #else
 
-static StepOfRow *row_step_of(const struct cell *cell, int x_form) {
+LANES_INLINE StepOfRow *row_step_of(const struct cell *cell, int x_form) {
     (void)cell;
     (void)x_form;
     return NULL;

@@ -21,33 +21,31 @@ LANES_INLINE F operand_values(const struct product *p, const float *in, size_t k
     return p->gain ? f_mul(v, f_load(p->gain + k)) : v;
 }
 
-LANES_INLINE void prepare_int8(const struct product *p, struct grid grid, const float *in,
-                               uint8_t *out) {
+LANES_INLINE void prepare_int8(const struct product *p, const float *in, uint8_t *out) {
     const size_t n = p->n_operand;
     size_t k = 0;
     for (; k + (NARROWED - 1) * LANES < n; k += NARROWED * LANES) {
         F q[NARROWED];
         LANES_UNROLL
         for (int i = 0; i < NARROWED; i++) {
-            q[i] = grid_quotient(operand_values(p, in, k + (size_t)i * LANES), grid);
+            q[i] = grid_quotient(operand_values(p, in, k + (size_t)i * LANES), &p->grid);
         }
         f_store_int8_four(out + k, q);
     }
     for (; k < n; k += LANES) {
-        f_store_int8(out + k, grid_quotient(operand_values(p, in, k), grid));
+        f_store_int8(out + k, grid_quotient(operand_values(p, in, k), &p->grid));
     }
     end_line(p, out);
 }
 
-LANES_INLINE void prepare_hilo(const struct product *p, struct grid grid, const float *in,
-                               uint8_t *out) {
+LANES_INLINE void prepare_hilo(const struct product *p, const float *in, uint8_t *out) {
     for (size_t k = 0; k < p->n_operand; k += LANES) {
         const F v = operand_values(p, in, k);
-        const F high = grid_steps(v, grid);
-        const F read = f_mul(f_rounded(high), grid.step);
+        const F high = grid_quotient(v, &p->grid);
+        const F read = f_mul(f_rounded(high), f_set(p->grid.step));
         const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
         f_store_int8(out + k, high);
-        f_store_int8(out + low_offset(p) + k, grid_quotient(rest, grid));
+        f_store_int8(out + low_offset(p) + k, grid_quotient(rest, &p->grid));
     }
     end_line(p, out);
     end_line(p, out + low_offset(p));
@@ -64,19 +62,24 @@ LANES_INLINE void prepare_float(const struct product *p, int is_half, const floa
     }
 }
 
-/* Bring a row into the form that the product reads. */
-static void prepare_row(const struct product *p, const float *in, uint8_t *out) {
-    switch (p->form) {
+LANES_INLINE void prepare_form(enum form form, const struct product *p, const float *in,
+                               uint8_t *out) {
+    switch (form) {
     case FORM_INT8:
-        prepare_int8(p, grid_of(p->operand_step), in, out);
+        prepare_int8(p, in, out);
         break;
     case FORM_INT8_HILO:
-        prepare_hilo(p, grid_of(p->operand_step), in, out);
+        prepare_hilo(p, in, out);
         break;
     default:
-        prepare_float(p, p->form == FORM_FP16, in, (float *)(void *)out);
+        prepare_float(p, form == FORM_FP16, in, (float *)(void *)out);
         break;
     }
+}
+
+/* Bring a row into the form that the product reads. */
+LANES_CALLED void prepare_row(const struct product *p, const float *in, uint8_t *out) {
+    prepare_form(p->form, p, in, out);
 }
 
 /* Whether a row is an operand as it is. */
@@ -85,12 +88,12 @@ LANES_INLINE int is_prepared(const struct product *p) {
 }
 
 /* Bring a row into the form that the product reads, unless it has it and nothing writes to it. */
-LANES_INLINE const uint8_t *operands_of_row(const struct product *p, const float *in,
-                                            const float *written, uint8_t *room) {
-    if (is_prepared(p) && in != written) {
+LANES_INLINE const uint8_t *operands_of_row(enum form form, const struct product *p,
+                                            const float *in, const float *written, uint8_t *room) {
+    if (form == FORM_FP32 && is_prepared(p) && in != written) {
         return (const uint8_t *)(const void *)in;
     }
-    prepare_row(p, in, room);
+    prepare_form(form, p, in, room);
     return room;
 }
 
@@ -108,7 +111,6 @@ static void prepare(const struct product *p, const struct operand_room *room, si
         prepare_row(p, in[0], room->bytes);
         return;
     }
-    const struct grid grid = grid_of(p->operand_step);
     for (size_t r = 0; r < n_rows; r++) {
         operands[r] = room->bytes + r * room->stride;
     }
@@ -119,7 +121,7 @@ static void prepare(const struct product *p, const struct operand_room *room, si
     } else if (p->form == FORM_INT8) {
         for (size_t r = 0; r < n_rows; r++) {
             stay_awake(p, r);
-            prepare_int8(p, grid, in[r], room->bytes + r * room->stride);
+            prepare_int8(p, in[r], room->bytes + r * room->stride);
         }
     } else {
         for (size_t r = 0; r < n_rows; r++) {

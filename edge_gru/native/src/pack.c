@@ -100,8 +100,8 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
     out->n_rows = matrix->n_gates * matrix->n_units;
     out->n_vectors = matrix->n_gates * (round_up(matrix->n_units, LANES) / LANES);
     out->n_group = n_group;
+    out->grid = matrix->grid;
     out->n_steps = is_float ? matrix->n_operand : (matrix->n_operand + 3) / 4;
-    out->operand_step = matrix->operand_step;
     out->in_matrix = !is_float && kernel->matrix_steps && out->n_steps >= kernel->matrix_steps;
     const size_t n_spare = out->in_matrix ? kernel->matrix_steps * n_group * LANES : 0;
     if (!take_product(arena, matrix, n_spare, out)) {
@@ -126,6 +126,34 @@ int pack_product(struct arena *arena, const struct kernel *kernel, const struct 
         }
     }
     return 1;
+}
+
+/* Around each value whose quotient is halfway between two integers. */
+static int grid_rounds_as_quotient(const struct grid *grid) {
+    enum { NEAREST = 4 }; /* floats on either side */
+    for (int k = 0; k < 128; k++) {
+        float v = ((float)k + 0.5f) * grid->step;
+        for (int i = 0; i < NEAREST; i++) {
+            v = nextafterf(v, 0.0f);
+        }
+        for (int i = 0; i <= 2 * NEAREST; i++) {
+            const float product = fmaf(v, grid->inverse, v * grid->inverse_rest);
+            if (nearbyintf(product) != nearbyintf(v / grid->step)) {
+                return 0;
+            }
+            v = nextafterf(v, INFINITY);
+        }
+    }
+    return 1;
+}
+
+int grid_of(float step, struct grid *grid) {
+    grid->step = step;
+    grid->inverse = 1.0f / step;
+    grid->inverse_rest = fmaf(-step, grid->inverse, 1.0f) / step;
+    grid->low = -128.0f * step;
+    grid->high = 127.0f * step;
+    return grid_rounds_as_quotient(grid);
 }
 
 static float largest(const float *values, size_t n) {

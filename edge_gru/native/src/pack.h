@@ -13,10 +13,17 @@ struct matrix {
     size_t n_operand;
     const float *weights;       /* of the float forms */
     const int8_t *weights_int8; /* of the others, none of them -128 */
-    const float *scale;         /* (rows,): that of the row times operand_step */
+    const float *scale;         /* (rows,): that of the row times the step of the operand */
     const float *gain;          /* (n_operand,) or NULL */
-    float operand_step;
+    struct grid grid;           /* of an integer operand */
 };
+
+/*
+ * 0 if a product would not be rounded as the quotient v / step is, by grid.h: no step was found for
+ * which it is not, but those too small to have a reciprocal. Both are odd and monotone in v, so that
+ * only the values count around which the integer changes.
+ */
+int grid_of(float step, struct grid *);
 
 /* Pack in groups of n_group vectors; 0 if memory runs out. */
 int pack_product(struct arena *, const struct kernel *, const struct matrix *, size_t n_group,

@@ -28,7 +28,7 @@ LANES_INLINE void groups_of_row(enum form form, int n_group, int n_groups, const
         result[i] = f_load(is_other ? to->add_last + group * LANES
                                     : to->add + group * to->stride + i % n_group * LANES);
     }
-    add_row(form, p, first, n_group, n_groups, operands, result);
+    add_row(form, FEW_SUMS, p, first, n_group, n_groups, operands, result);
     LANES_UNROLL
     for (int i = 0; i < n_groups * n_group; i++) {
         f_store(out + i * LANES, result[i]);
@@ -139,14 +139,31 @@ static void add_product(const struct product *p, const struct workspace *room, s
              out + n_tiled);
 }
 
+LANES_CALLED void dense_row(const struct product *p, const struct workspace *room,
+                            const float *in, const float *bias, float *out) {
+    const uint8_t *operands = operands_of_row(p->form, p, in, out, room->operands);
+    if (p->narrow) {
+        add_narrow_row(p, operands, bias, out);
+    } else {
+        add_product_row(p, &operands, bias, out);
+    }
+}
+
+LANES_CALLED void dense_rows(const struct product *p, const struct workspace *room, size_t n_rows,
+                             const float *const *in, const float *bias, float *const *out) {
+    add_product(p, room, n_rows, in, bias, 0, out);
+}
+
+/* One row has little to do: it is spared what many rows need. */
 static void dense(const struct product *p, const struct workspace *room, size_t n_rows,
                   const float *const *in, const float *bias, float *const *out) {
-    if (n_rows == 1) {
-        const uint8_t *operands = operands_of_row(p, in[0], out[0], room->operands);
-        add_rows(p, 1, &operands, bias, 0, out);
-        return;
+    if (n_rows != 1) {
+        dense_rows(p, room, n_rows, in, bias, out);
+    } else if (p->narrow && is_prepared(p) && in[0] != out[0]) {
+        add_narrow_row(p, (const uint8_t *)(const void *)in[0], bias, out[0]);
+    } else {
+        dense_row(p, room, in[0], bias, out[0]);
     }
-    add_product(p, room, n_rows, in, bias, 0, out);
 }
 
 #endif

@@ -17,7 +17,8 @@ struct row_part {
     int n_group;
     int vector;
     int n_vectors;
-    int n_rows; /* of operands: those of int8-hilo are two */
+    int n_rows;  /* of operands: those of int8-hilo are two */
+    int n_parts; /* of each sum: few sums would wait for themselves */
 };
 
 /* Groups have pointers of their own: to address both by one and an index takes an instruction more. */
@@ -53,7 +54,7 @@ LANES_INLINE void row_step(const struct row_part *s, const int8_t *const *weight
 
 LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operands, I *sums) {
     const int n_sums = s->n_rows * s->n_vectors;
-    const int n_parts = n_sums > 4 ? 1 : PARTS_INT8; /* few sums would wait for themselves */
+    const int n_parts = s->n_parts;
     const int n_groups = (s->vector + s->n_vectors - 1) / s->n_group + 1;
     const size_t n_steps = s->p->n_steps;
     const size_t stride = (size_t)s->n_group * 4 * LANES;
@@ -126,12 +127,13 @@ LANES_INLINE void add_row_float(enum form form, const struct product *p, size_t 
  * lane is idle; those of four vectors are summed together, of one row or of several. What fills k
  * up to a multiple of four adds -0, which changes nothing.
  */
-LANES_INLINE F sum_narrow(const struct product *p, int n, int n_rows,
-                          const uint8_t *const *operands) {
+LANES_INLINE void sum_narrow(const struct product *p, int n, int n_rows,
+                             const uint8_t *const *operands, F *sums) {
+    const int n_sums = (n * n_rows + 3) / 4;
     const float *weights = p->narrow;
-    F chain[4];
+    F chain[4 * ROW_GROUPS];
     LANES_UNROLL
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4 * n_sums; i++) {
         chain[i] = f_set(0.0f);
     }
     for (size_t k = 0; k < p->n_operand; k += 4) {
@@ -145,7 +147,10 @@ LANES_INLINE F sum_narrow(const struct product *p, int n, int n_rows,
         }
         weights += n * LANES;
     }
-    return f_sums_of_four(chain);
+    LANES_UNROLL
+    for (int i = 0; i < n_sums; i++) {
+        sums[i] = f_sums_of_four(chain + 4 * i);
+    }
 }
 
 /* Rows whose products with at most sixteen rows are added at once. */
@@ -159,10 +164,11 @@ struct narrow_rows {
 
 LANES_INLINE void add_narrow_of(int n, int n_rows, const struct product *p,
                                 const struct narrow_rows *rows, size_t first) {
-    const F sums = sum_narrow(p, n, n_rows, rows->operands + first);
+    F sums[ROW_GROUPS];
+    sum_narrow(p, n, n_rows, rows->operands + first, sums);
     for (int r = 0; r < n_rows; r++) {
         const size_t row = first + (size_t)r;
-        const F sum = n_rows == 1 ? sums : f_quarters(sums, r * n, n);
+        const F sum = n_rows == 1 ? sums[0] : f_quarters(sums[r * n / 4], r * n % 4, n);
         const F add = f_load(rows->add + row * rows->add_stride);
         f_store(rows->out[row], f_add(add, p->form == FORM_FP16 ? f_half(sum) : sum));
     }
@@ -180,8 +186,8 @@ LANES_INLINE void add_narrow_of(int n, int n_rows, const struct product *p,
         }                                                                                          \
     }
 
-DEFINE_NARROW(add_narrow_4, 1, 4)
-DEFINE_NARROW(add_narrow_8, 2, 2)
+DEFINE_NARROW(add_narrow_4, 1, 4 * ROW_GROUPS)
+DEFINE_NARROW(add_narrow_8, 2, 2 * ROW_GROUPS)
 DEFINE_NARROW(add_narrow_12, 3, 1)
 DEFINE_NARROW(add_narrow_16, 4, 1)
 
@@ -193,11 +199,41 @@ static void add_narrow(const struct product *p, const struct narrow_rows *rows) 
                        : add_narrow_16)(p, rows);
 }
 
+/* So many sums do not wait for themselves; and so many are still taken in parts where time is short. */
+enum { FEW_SUMS = 4, SOME_SUMS = 6 };
+
+/* The same of one row. */
+LANES_INLINE void add_narrow_row_of(int n, const struct product *p, const uint8_t *operands,
+                                    const float *add, float *out) {
+    F sum;
+    sum_narrow(p, n, 1, &operands, &sum);
+    f_store(out, f_add(f_load(add), p->form == FORM_FP16 ? f_half(sum) : sum));
+}
+
+#define DEFINE_NARROW_ROW(name, n)                                                                 \
+    LANES_CALLED void name(const struct product *p, const uint8_t *operands, const float *add,     \
+                           float *out) {                                                           \
+        add_narrow_row_of(n, p, operands, add, out);                                               \
+    }
+
+DEFINE_NARROW_ROW(add_narrow_row_4, 1)
+DEFINE_NARROW_ROW(add_narrow_row_8, 2)
+DEFINE_NARROW_ROW(add_narrow_row_12, 3)
+DEFINE_NARROW_ROW(add_narrow_row_16, 4)
+
+static void add_narrow_row(const struct product *p, const uint8_t *operands, const float *add,
+                           float *out) {
+    (p->n_rows <= 4    ? add_narrow_row_4
+     : p->n_rows <= 8  ? add_narrow_row_8
+     : p->n_rows <= 12 ? add_narrow_row_12
+                       : add_narrow_row_16)(p, operands, add, out);
+}
+
 /* result[vector] += product of one row with whole groups, as many vectors at once as fit. */
-LANES_INLINE void add_row(enum form form, const struct product *p, size_t first, int n_group,
-                          int n_groups, const uint8_t *const *operands, F *result) {
-    const int is_hilo = form == FORM_INT8_HILO;
-    const int most = is_hilo ? ROW_HILO : ROW_INT8;
+LANES_INLINE void add_row(enum form form, int most_sums, const struct product *p, size_t first,
+                          int n_group, int n_groups, const uint8_t *const *operands, F *result) {
+    const int n_rows = form == FORM_INT8_HILO ? 2 : 1;
+    const int most = form == FORM_INT8_HILO ? ROW_HILO : ROW_INT8;
     const int n_all = n_group * n_groups;
     if (form == FORM_FP32 || form == FORM_FP16) {
         LANES_UNROLL
@@ -209,7 +245,8 @@ LANES_INLINE void add_row(enum form form, const struct product *p, size_t first,
     LANES_UNROLL
     for (int v = 0; v < n_all; v += most) {
         const int n = n_all - v < most ? n_all - v : most;
-        const struct row_part part = {p, first, n_group, v, n, is_hilo ? 2 : 1};
+        const int n_parts = n * n_rows > most_sums ? 1 : PARTS_INT8;
+        const struct row_part part = {p, first, n_group, v, n, n_rows, n_parts};
         add_row_int8(&part, operands[0], result + v);
     }
 }

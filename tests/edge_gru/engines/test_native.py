@@ -170,6 +170,14 @@ def test_operands_lie_on_the_grid_as_defined_ties_included(
     np.testing.assert_array_equal(net.step(x), expected)
 
 
+def test_operand_on_a_grid_without_a_reciprocal_is_refused() -> None:
+    net = network(1, None)
+    y = net.scratch(1)
+    one, zeros = np.ones((1, 1), np.int8), np.zeros(1, np.float32)
+    with pytest.raises(ValueError, match=r"expected a larger step of the operand, got 1e-40"):
+        net.dense(0, y, ("int8", one, np.ones(1, np.float32), None, 1e-40), zeros)
+
+
 OPERATIONS = {
     "Add": {}, "Sub": {}, "Mul": {}, "Div": {}, "Max": {}, "Min": {},
     "Sigmoid": {}, "Tanh": {}, "Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Elu": {"alpha": 0.7},

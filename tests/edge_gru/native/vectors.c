@@ -68,8 +68,14 @@ static struct product random_product(struct network *net, enum form form, size_t
     float *scale = arena_take(&net->arena, n_rows, sizeof *scale);
     float *gain = arena_take(&net->arena, n_operand, sizeof *gain);
     const float largest = 1.2f / sqrtf((float)n_operand); /* a rectified state stays finite */
-    struct matrix matrix = {form, n_gates, n_units, n_operand, weights, integers, scale,
-                            n_operand % 2 ? gain : NULL, 1.1f / 127};
+    struct matrix matrix = {.form = form,
+                            .n_gates = n_gates,
+                            .n_units = n_units,
+                            .n_operand = n_operand,
+                            .weights = weights,
+                            .weights_int8 = integers,
+                            .scale = scale,
+                            .gain = n_operand % 2 ? gain : NULL};
     struct product product;
     for (size_t i = 0; i < n_rows * n_operand; i++) {
         weights[i] = next_float() * largest;
@@ -81,7 +87,8 @@ static struct product random_product(struct network *net, enum form form, size_t
     for (size_t i = 0; i < n_operand; i++) {
         gain[i] = 1.0f + 0.3f * next_float();
     }
-    if (!pack_product(&net->arena, net->kernel, &matrix, n_group, &product)) {
+    if (!grid_of(1.1f / 127, &matrix.grid) ||
+        !pack_product(&net->arena, net->kernel, &matrix, n_group, &product)) {
         exit(2);
     }
     return product;
@@ -236,6 +243,7 @@ int main(int n_args, char **args) {
         for (int x_form = 0; x_form < N_FORMS; x_form++) {
             for (int h_form = 0; h_form < N_FORMS; h_form++) {
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 5, 11, n_steps);
+                run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 6, 30, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 18, 50, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 9, 100, n_steps);
                 run_case(kernel, kind, (enum form)x_form, (enum form)h_form, 67, 83, n_steps / 4);
