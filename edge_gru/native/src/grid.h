@@ -12,9 +12,17 @@
  * Steps as float lanes, clipped but not rounded yet. A division takes as long as all the rest: this
  * is the product with 1 / step in two parts, which is rounded as the quotient is (grid_of, pack.h).
  */
+LANES_INLINE F quotient_of(F v, const struct grid *grid) {
+    return f_fma(v, f_set(grid->inverse), f_mul(v, f_set(grid->inverse_rest)));
+}
+
 LANES_INLINE F grid_quotient(F v, const struct grid *grid) {
-    const F near = f_number_within(v, f_set(grid->low), f_set(grid->high));
-    return f_fma(near, f_set(grid->inverse), f_mul(near, f_set(grid->inverse_rest)));
+    return quotient_of(f_number_within(v, f_set(grid->low), f_set(grid->high)), grid);
+}
+
+/* The same for f_store_int8, which may clip what is above. */
+LANES_INLINE F grid_storable(F v, const struct grid *grid) {
+    return quotient_of(f_storable(v, f_set(grid->low), f_set(grid->high)), grid);
 }
 
 #endif

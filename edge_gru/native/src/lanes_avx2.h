@@ -152,6 +152,8 @@ LANES_INLINE I i_add(I x, I y) {
 LANES_INLINE I i_zero_apart(void) { return i_apart(i_zero()); }
 LANES_INLINE F f_zero_apart(void) { return f_apart(f_set(0.0f)); }
 LANES_INLINE F f_of_int(I x) { return f_both(_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)); }
+/* What f_store_int8 takes. */
+LANES_INLINE F f_storable(F a, F low, F high) { return f_number_within(a, low, high); }
 LANES_INLINE void f_store_int8(uint8_t *p, F x) {
     const __m256i words =
         _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));

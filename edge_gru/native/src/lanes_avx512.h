@@ -53,18 +53,16 @@ LANES_INLINE F f_number_within(F a, F low, F high) {
     return _mm512_min_ps(_mm512_max_ps(a, low), high); /* low if it is NaN */
 }
 LANES_INLINE F f_load_four(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+/* Of four lanes of a and of b each: 0 + 1, 2 + 3 of a, then of b. */
+LANES_INLINE F f_sums_of_pairs(F a, F b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
 /* Lane 4 i + j is (0 + 1) + (2 + 3) of the j-th four lanes of a[i]. */
 LANES_INLINE F f_sums_of_four(const F *a) {
     const __m512i columns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    F sums[4];
-    LANES_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const F pairs = _mm512_add_ps(a[i], _mm512_permute_ps(a[i], 0xb1));
-        sums[i] = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4e));
-    }
-    const F low = _mm512_mask_blend_ps(0x2222, sums[0], sums[1]);
-    const F high = _mm512_mask_blend_ps(0x8888, sums[2], sums[3]);
-    return _mm512_permutexvar_ps(columns, _mm512_mask_blend_ps(0xcccc, low, high));
+    const F low = f_sums_of_pairs(a[0], a[1]);
+    const F high = f_sums_of_pairs(a[2], a[3]);
+    return _mm512_permutexvar_ps(columns, f_sums_of_pairs(low, high));
 }
 /* The n quarters from the first on, and then zeros: one or two, first being a multiple of n. */
 LANES_INLINE F f_quarters(F a, int first, int n) {
@@ -110,9 +108,14 @@ LANES_INLINE I i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 LANES_INLINE void i_store(int32_t *p, I a) { _mm512_storeu_si512(p, a); }
 LANES_INLINE I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 LANES_INLINE F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }
+/* What f_store_int8 takes: it cuts off what is above, and takes infinity and NaN for that. */
+LANES_INLINE F f_storable(F a, F low, F high) {
+    (void)high;
+    return _mm512_max_ps(a, low); /* low if it is NaN */
+}
 LANES_INLINE void f_store_int8(uint8_t *p, F a) {
-    const __m128i narrow = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a));
-    _mm_storeu_si128((__m128i *)(void *)p, _mm_xor_si128(narrow, _mm_set1_epi8((char)0x80)));
+    const __m512i moved = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtusepi32_epi8(moved));
 }
 LANES_INLINE void f_store_int8_four(uint8_t *p, const F *a) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

@@ -163,6 +163,8 @@ LANES_INLINE F f_of_int(I a) {
     EACH_QUARTER r.q[i] = vcvtq_f32_s32(a.q[i]);
     return r;
 }
+/* What f_store_int8 takes. */
+LANES_INLINE F f_storable(F a, F low, F high) { return f_number_within(a, low, high); }
 LANES_INLINE void f_store_int8(uint8_t *p, F a) {
     const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.q[0])),
                                        vqmovn_s32(vcvtnq_s32_f32(a.q[1])));

@@ -177,6 +177,8 @@ LANES_INLINE F f_of_int(I a) {
     return r;
 }
 /* Store clipped values rounded to int8, ties to even, with the offset of these lanes. */
+/* What f_store_int8 takes. */
+LANES_INLINE F f_storable(F a, F low, F high) { return f_number_within(a, low, high); }
 LANES_INLINE void f_store_int8(uint8_t *p, F a) {
     EACH_LANE p[i] = (uint8_t)(int8_t)((a.v[i] + 12582912.0f) - 12582912.0f);
 }

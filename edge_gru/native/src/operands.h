@@ -33,7 +33,7 @@ LANES_INLINE void prepare_int8(const struct product *p, const float *in, uint8_t
         f_store_int8_four(out + k, q);
     }
     for (; k < n; k += LANES) {
-        f_store_int8(out + k, grid_quotient(operand_values(p, in, k), &p->grid));
+        f_store_int8(out + k, grid_storable(operand_values(p, in, k), &p->grid));
     }
     end_line(p, out);
 }
@@ -45,7 +45,7 @@ LANES_INLINE void prepare_hilo(const struct product *p, const float *in, uint8_t
         const F read = f_mul(f_rounded(high), f_set(p->grid.step));
         const F rest = f_mul(f_sub(v, read), f_set(HILO_STEPS));
         f_store_int8(out + k, high);
-        f_store_int8(out + low_offset(p) + k, grid_quotient(rest, &p->grid));
+        f_store_int8(out + low_offset(p) + k, grid_storable(rest, &p->grid));
     }
     end_line(p, out);
     end_line(p, out + low_offset(p));
