@@ -162,6 +162,19 @@ def test_rare_slow_call_shows_in_p99(clock: Callable[[float], None]) -> None:
     assert (found.p50_us, found.p99_us) == (5.0, 500.0)
 
 
+def test_first_call_after_another_form_is_not_in_p99(clock: Callable[[float], None]) -> None:
+    cached = [""]
+
+    def us(name: str) -> float:
+        is_cold, cached[0] = cached[0] != name, name
+        return 90.0 if is_cold else 9.0
+
+    cases = {name: case_of(clock, lambda name=name: us(name)) for name in ("one", "other")}
+    found = time_in_rounds(cases, n_rounds=20, budget_s=1e6)
+    assert found["one"].n_calls == 64
+    assert (found["one"].p99_us, found["other"].p99_us) == (9.0, 9.0)
+
+
 def test_quickest_is_found_by_its_best_call(clock: Callable[[float], None]) -> None:
     first = iter([50.0, 1.0, 50.0])
     runs = {16: lambda: clock(next(first)), 64: lambda: clock(2.0)}
