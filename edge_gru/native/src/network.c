@@ -250,14 +250,15 @@ static void add_run(struct run_of_rows run, float **rows) {
 static void rows_of(const struct network *net, size_t id, size_t n_rows, const int32_t *streams,
                     float **rows) {
     const struct value *value = &net->values[id];
-    const size_t stride = net->state_stride;
-    float *const states = net->states + value->offset;
     switch (value->space) {
-    case SPACE_STATE:
+    case SPACE_STATE: {
+        float *const first = net->states + value->offset;
+        const size_t stride = net->state_stride;
         for (size_t r = 0; r < n_rows; r++) {
-            rows[r] = states + (size_t)streams[r] * stride;
+            rows[r] = first + (size_t)streams[r] * stride;
         }
         break;
+    }
     case SPACE_CONSTANT:
         add_run((struct run_of_rows){row_of(net, id, 0, 0), 0, n_rows}, rows);
         break;

@@ -73,8 +73,9 @@ LANES_INLINE void sum_x_of_row(int x_form, int n_gates, int n, const struct one_
     }
 }
 
-LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int n, const struct one_row *row,
-                               const uint8_t *operands, size_t block, struct row_sums *sums) {
+LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int n,
+                               const struct one_row *row, const uint8_t *operands, size_t block,
+                               struct row_sums *sums) {
     const struct cell *cell = row->cell;
     LANES_UNROLL
     for (int i = 0; i < n * n_gates; i++) {

@@ -199,7 +199,7 @@ static void add_narrow(const struct product *p, const struct narrow_rows *rows) 
                        : add_narrow_16)(p, rows);
 }
 
-/* So many sums do not wait for themselves; and so many are still taken in parts where time is short. */
+/* Up to so many sums are taken in parts: in a loop over turns, and in the only turn. */
 enum { FEW_SUMS = 4, SOME_SUMS = 6 };
 
 /* The same of one row. */
