@@ -173,6 +173,10 @@ native-arm64: native
 	cmp $(ARM64)/here.txt $(ARM64)/there.txt
 	@echo "the same bits on arm64 in $$(wc -l <$(ARM64)/here.txt) bundles of $(N_VECTOR_STEPS) steps"
 
+EXTENSION_HEADERS := .venv/bin/python -c 'import sysconfig, numpy; \
+  print("-I" + sysconfig.get_path("include"), "-I" + numpy.get_include())'
+EXTENSION_SUFFIX := .venv/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'
+
 # Addresses and undefined behaviour: the vectors, then the tests on an extension built for it.
 # At this little optimisation GCC takes what loops fill for uninitialized.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1 \
@@ -184,7 +188,8 @@ native-sanitize: native
 	    build/vectors-sanitized $$kernel 50 >/dev/null || exit 1; done
 	cp -r pyproject.toml LICENSE README.md edge_gru firmware_bridge quantization tests build/sanitized
 	find build/sanitized -name '*.so' -delete
-	cd build/sanitized && CFLAGS="$(SANITIZE)" ../../$(SETUP) build_ext --inplace
+	gcc -std=c99 -ffp-contract=off $(SANITIZE) -fPIC -shared $$($(EXTENSION_HEADERS)) $(NATIVE)/*.c -lm \
+	    -o build/sanitized/edge_gru/native/_native$$($(EXTENSION_SUFFIX))
 	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
