@@ -13,6 +13,7 @@
 
 #define KERNEL kernel_amx
 #define LANES_HEADER "lanes_amx.h"
+#define PLAIN_KERNEL &kernel_avx512
 #include "kernel_body.h"
 
 #if defined(__clang__)

@@ -219,6 +219,7 @@ int network_seal(struct network *net, size_t output) {
         return 0;
     }
     place_values(net);
+    net->runs = net->has_matrices || !net->kernel->plain ? net->kernel : net->kernel->plain;
     net->is_sealed = 1;
     return 1;
 }
@@ -302,9 +303,9 @@ static void run_cell(const struct network *net, const struct instruction *run, s
     if (streams == in_order) {
         h[0] = h[1] - net->state_stride;
         c[0] = c[1] - net->state_stride;
-        net->kernel->run(&run->cell, &net->room, n_rows, (const float *const *)x, h, c);
+        net->runs->run(&run->cell, &net->room, n_rows, (const float *const *)x, h, c);
     } else {
-        net->kernel->step(&run->cell, &net->room, n_rows, (const float *const *)x, h + 1, c + 1);
+        net->runs->step(&run->cell, &net->room, n_rows, (const float *const *)x, h + 1, c + 1);
     }
 }
 
@@ -317,7 +318,7 @@ static void run_instruction(const struct network *net, const struct instruction 
     case RUN_DENSE:
         rows_of(net, run->inputs[0], n_rows, streams, first);
         rows_of(net, run->output, n_rows, streams, second);
-        net->kernel->dense(&run->dense, &net->room, n_rows, (const float *const *)first,
+        net->runs->dense(&run->dense, &net->room, n_rows, (const float *const *)first,
                            run->bias, second);
         break;
     case RUN_CELL:
@@ -328,7 +329,7 @@ static void run_instruction(const struct network *net, const struct instruction 
         for (size_t r = 0; r < n_rows; r++) {
             const float *in = row_of(net, run->inputs[0], r, streams[r]);
             float *out = row_of(net, run->output, r, streams[r]);
-            (run->kind == RUN_TANH ? net->kernel->tanh : net->kernel->sigmoid)(width, in, out);
+            (run->kind == RUN_TANH ? net->runs->tanh : net->runs->sigmoid)(width, in, out);
         }
         break;
     default:
@@ -357,16 +358,16 @@ static void step_one(struct network *net, int32_t stream, const float *x, float 
     const struct workspace *room = &net->room;
     const size_t s = (size_t)stream;
     net->room.is_backward = !net->room.is_backward;
-    net->kernel->take(net->values[INPUT_VALUE].width, x, net->sample.first);
+    net->runs->take(net->values[INPUT_VALUE].width, x, net->sample.first);
     for (size_t i = 0; i < net->n_instructions; i++) {
         const struct instruction *run = &net->instructions[i];
         const float *in = at(&run->in, s);
         float *out = at(&run->out, s);
         if (run->kind == RUN_DENSE) {
-            net->kernel->dense(&run->dense, room, 1, &in, run->bias, &out);
+            net->runs->dense(&run->dense, room, 1, &in, run->bias, &out);
         } else if (run->kind == RUN_CELL) {
             float *c = at(&run->last, s);
-            net->kernel->step(&run->cell, room, 1, &in, &out, &c);
+            net->runs->step(&run->cell, room, 1, &in, &out, &c);
         } else {
             run_instruction(net, run, 1, &stream);
         }
@@ -403,14 +404,14 @@ static void step_tile(struct network *net, size_t n_rows, const int32_t *streams
 static int enter(const struct network *net, size_t n_rows) {
     const int is_in_matrix = n_rows > 1 && net->has_matrices;
     if (is_in_matrix) {
-        net->kernel->enter_matrix();
+        net->runs->enter_matrix();
     }
     return is_in_matrix;
 }
 
 static void leave(const struct network *net, int is_in_matrix) {
     if (is_in_matrix) {
-        net->kernel->leave_matrix();
+        net->runs->leave_matrix();
     }
 }
 

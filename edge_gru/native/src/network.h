@@ -47,6 +47,7 @@ struct instruction {
 
 struct network {
     const struct kernel *kernel;
+    const struct kernel *runs; /* once sealed: that, or its plain one */
     struct arena arena;
     size_t n_streams;
     struct value *values;
