@@ -72,7 +72,7 @@ def _read_one(path: Path) -> Recordings:
         if path.suffix in (".npz", ".npy"):
             return Recordings(_read_arrays(path), None)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}; check the path") from error
     except (FormatError, SchemaError) as error:
         raise DataError(str(error)) from error
     raise DataError(f"expected recordings as .csv, .npz, .npy or .mcap, got {path}")

@@ -31,8 +31,10 @@ static int random_product(struct network *net, enum form form, size_t n_gates, s
     float *weights = malloc(n_rows * n_operand * sizeof *weights);
     int8_t *integers = malloc(n_rows * n_operand);
     float *scale = malloc(n_rows * sizeof *scale);
+    struct grid grid;
+    const int has_grid = grid_of(1.0f / 127.0f, &grid);
     uint64_t state = n_rows;
-    int is_done = weights && integers && scale;
+    int is_done = has_grid && weights && integers && scale;
     for (size_t i = 0; is_done && i < n_rows * n_operand; i++) {
         weights[i] = next_float(&state) * largest;
         integers[i] = (int8_t)lrintf(next_float(&state) * 127.0f);
@@ -40,15 +42,9 @@ static int random_product(struct network *net, enum form form, size_t n_gates, s
     for (size_t i = 0; is_done && i < n_rows; i++) {
         scale[i] = largest / 127.0f / 127.0f;
     }
-    struct matrix matrix = {.form = form,
-                            .n_gates = n_gates,
-                            .n_units = n_units,
-                            .n_operand = n_operand,
-                            .weights = weights,
-                            .weights_int8 = integers,
-                            .scale = scale};
-    is_done = is_done && grid_of(1.0f / 127.0f, &matrix.grid) &&
-              pack_product(&net->arena, net->kernel, &matrix, n_group, out);
+    const struct matrix matrix = {form,     n_gates, n_units, n_operand, weights,
+                                  integers, scale,   NULL,    grid};
+    is_done = is_done && pack_product(&net->arena, net->kernel, &matrix, n_group, out);
     free(weights);
     free(integers);
     free(scale);

@@ -68,14 +68,10 @@ static struct product random_product(struct network *net, enum form form, size_t
     float *scale = arena_take(&net->arena, n_rows, sizeof *scale);
     float *gain = arena_take(&net->arena, n_operand, sizeof *gain);
     const float largest = 1.2f / sqrtf((float)n_operand); /* a rectified state stays finite */
-    struct matrix matrix = {.form = form,
-                            .n_gates = n_gates,
-                            .n_units = n_units,
-                            .n_operand = n_operand,
-                            .weights = weights,
-                            .weights_int8 = integers,
-                            .scale = scale,
-                            .gain = n_operand % 2 ? gain : NULL};
+    struct grid grid;
+    const int has_grid = grid_of(1.1f / 127, &grid);
+    const struct matrix matrix = {form,     n_gates, n_units, n_operand, weights, integers, scale,
+                                  n_operand % 2 ? gain : NULL, grid};
     struct product product;
     for (size_t i = 0; i < n_rows * n_operand; i++) {
         weights[i] = next_float() * largest;
@@ -87,8 +83,7 @@ static struct product random_product(struct network *net, enum form form, size_t
     for (size_t i = 0; i < n_operand; i++) {
         gain[i] = 1.0f + 0.3f * next_float();
     }
-    if (!grid_of(1.1f / 127, &matrix.grid) ||
-        !pack_product(&net->arena, net->kernel, &matrix, n_group, &product)) {
+    if (!has_grid || !pack_product(&net->arena, net->kernel, &matrix, n_group, &product)) {
         exit(2);
     }
     return product;
