@@ -94,7 +94,9 @@ class Recording:
         try:
             yield from mcap_file().read_records(self.path)
         except OSError as error:
-            raise FormatError(f"cannot read {self.path}: {error.strerror}; check the path") from error
+            raise FormatError(
+                f"cannot read {self.path}: {error.strerror}; check the path"
+            ) from error
         except ValueError as error:
             raise FormatError(f"expected a recording, got {self.path}: {error}") from error
 
