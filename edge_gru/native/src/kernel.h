@@ -106,7 +106,8 @@ struct kernel {
      * steps at once: in fewer these are no faster, and the processor slows down for them. 0: none.
      */
     size_t matrix_steps;
-    const struct kernel *plain; /* for networks that have no such product; NULL: this one */
+    /* Without such registers, for single rows and networks without such products; NULL: this. */
+    const struct kernel *plain;
     int operand_offset; /* added to int8 operands: corrections hold -offset times a row's sum */
     /* out[row] = bias + product of in[row]; rows may be the same, before and after. */
     void (*dense)(const struct product *, const struct workspace *, size_t n_rows,

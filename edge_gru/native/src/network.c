@@ -219,7 +219,8 @@ int network_seal(struct network *net, size_t output) {
         return 0;
     }
     place_values(net);
-    net->runs = net->has_matrices || !net->kernel->plain ? net->kernel : net->kernel->plain;
+    net->runs_one = net->kernel->plain ? net->kernel->plain : net->kernel;
+    net->runs = net->has_matrices ? net->kernel : net->runs_one;
     net->is_sealed = 1;
     return 1;
 }
@@ -358,16 +359,16 @@ static void step_one(struct network *net, int32_t stream, const float *x, float 
     const struct workspace *room = &net->room;
     const size_t s = (size_t)stream;
     net->room.is_backward = !net->room.is_backward;
-    net->runs->take(net->values[INPUT_VALUE].width, x, net->sample.first);
+    net->runs_one->take(net->values[INPUT_VALUE].width, x, net->sample.first);
     for (size_t i = 0; i < net->n_instructions; i++) {
         const struct instruction *run = &net->instructions[i];
         const float *in = at(&run->in, s);
         float *out = at(&run->out, s);
         if (run->kind == RUN_DENSE) {
-            net->runs->dense(&run->dense, room, 1, &in, run->bias, &out);
+            net->runs_one->dense(&run->dense, room, 1, &in, run->bias, &out);
         } else if (run->kind == RUN_CELL) {
             float *c = at(&run->last, s);
-            net->runs->step(&run->cell, room, 1, &in, &out, &c);
+            net->runs_one->step(&run->cell, room, 1, &in, &out, &c);
         } else {
             run_instruction(net, run, 1, &stream);
         }

@@ -47,7 +47,8 @@ struct instruction {
 
 struct network {
     const struct kernel *kernel;
-    const struct kernel *runs; /* once sealed: that, or its plain one */
+    const struct kernel *runs;     /* once sealed: that, or its plain one */
+    const struct kernel *runs_one; /* of a single row: no matrix registers in any case */
     struct arena arena;
     size_t n_streams;
     struct value *values;

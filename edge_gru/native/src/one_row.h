@@ -40,23 +40,15 @@ struct row_sums {
     F both[ROW_SUMS]; /* and with h; of a GRU's candidate with h alone */
 };
 
-/* Operands of the products with x and h. */
-struct row_operands {
-    const uint8_t *x;
-    const uint8_t *h;
-};
+LANES_INLINE const uint8_t *prepare_x(int x_form, const struct one_row *row) {
+    return x_form == X_IS_MADE ? NULL
+                               : operands_of_row((enum form)x_form, &row->cell->x, row->x,
+                                                 row->h_after, row->room->x_operands);
+}
 
-LANES_INLINE struct row_operands prepare_both(int x_form, enum form h_form,
-                                              const struct one_row *row) {
-    const struct cell *cell = row->cell;
-    struct row_operands operands = {NULL, NULL};
-    if (x_form != X_IS_MADE) {
-        operands.x = operands_of_row((enum form)x_form, &cell->x, row->x, row->h_after,
-                                     row->room->x_operands);
-    }
-    operands.h =
-        operands_of_row(h_form, &cell->h, row->h_before, row->h_after, row->room->operands);
-    return operands;
+LANES_INLINE const uint8_t *prepare_h(enum form h_form, const struct one_row *row) {
+    return operands_of_row(h_form, &row->cell->h, row->h_before, row->h_after,
+                           row->room->operands);
 }
 
 LANES_INLINE void sum_x_of_row(int x_form, int n_gates, int n, const struct one_row *row,
@@ -73,9 +65,16 @@ LANES_INLINE void sum_x_of_row(int x_form, int n_gates, int n, const struct one_
     }
 }
 
-LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int n,
-                               const struct one_row *row, const uint8_t *operands, size_t block,
-                               struct row_sums *sums) {
+/* The product with h alone, to be added once that with x is there. */
+LANES_INLINE void multiply_h(enum form h_form, int most_sums, int n_gates, int n,
+                             const struct one_row *row, const uint8_t *operand, size_t block,
+                             F *products) {
+    products_of_row(h_form, most_sums, &row->cell->h, block * (size_t)n_gates, n_gates, n, operand,
+                    products);
+}
+
+LANES_INLINE void add_h(int n_gates, int n, const struct one_row *row, size_t block,
+                        const F *products, struct row_sums *sums) {
     const struct cell *cell = row->cell;
     LANES_UNROLL
     for (int i = 0; i < n * n_gates; i++) {
@@ -83,8 +82,15 @@ LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int
         const size_t unit = (block + (size_t)(i / n_gates)) * LANES;
         sums->both[i] = is_candidate ? f_load(cell->bias_candidate + unit) : sums->x[i];
     }
-    add_row(h_form, most_sums, &cell->h, block * (size_t)n_gates, n_gates, n, &operands,
-            sums->both);
+    add_scaled(&cell->h, block * (size_t)n_gates, n * n_gates, products, sums->both);
+}
+
+LANES_INLINE void sum_h_of_row(enum form h_form, int most_sums, int n_gates, int n,
+                               const struct one_row *row, const uint8_t *operand, size_t block,
+                               struct row_sums *sums) {
+    F products[ROW_SUMS];
+    multiply_h(h_form, most_sums, n_gates, n, row, operand, block, products);
+    add_h(n_gates, n, row, block, products, sums);
 }
 
 LANES_INLINE void finish_gru_of_row(int n, int is_near, const struct one_row *row, size_t block,
@@ -134,39 +140,49 @@ LANES_INLINE size_t block_of_turn(const struct one_row *row, size_t turn, size_t
     return (row->room->is_backward ? n_turns - 1 - turn : turn) * ROW_GROUPS;
 }
 
+/*
+ * The first turn begins with h, which is there already: its weights are read while the layer below
+ * still computes its last gates.
+ */
 LANES_INLINE void step_of_row(int x_form, enum form h_form, int n_gates,
                               const struct one_row *row) {
-    const struct row_operands operands = prepare_both(x_form, h_form, row);
     const size_t n_turns = row->cell->n_blocks / ROW_GROUPS;
+    const uint8_t *h = prepare_h(h_form, row);
+    size_t block = block_of_turn(row, 0, n_turns);
     struct row_sums sums, waiting;
+    F products[ROW_SUMS];
     if (n_turns) {
-        size_t block = block_of_turn(row, 0, n_turns);
-        sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, block, &waiting);
-        sum_h_of_row(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, operands.h, block, &waiting);
+        multiply_h(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, h, block, products);
+    }
+    const uint8_t *x = prepare_x(x_form, row);
+    if (n_turns) {
+        sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, x, block, &waiting);
+        add_h(n_gates, ROW_GROUPS, row, block, products, &waiting);
         for (size_t turn = 1; turn < n_turns; turn++) {
             const size_t next = block_of_turn(row, turn, n_turns);
-            sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, next, &sums);
+            sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, x, next, &sums);
             finish_row(n_gates, ROW_GROUPS, 0, row, block, &waiting);
-            sum_h_of_row(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, operands.h, next, &sums);
+            sum_h_of_row(h_form, FEW_SUMS, n_gates, ROW_GROUPS, row, h, next, &sums);
             waiting = sums;
             block = next;
         }
         finish_row(n_gates, ROW_GROUPS, 0, row, block, &waiting);
     }
     if (row->cell->n_blocks % ROW_GROUPS) {
-        const size_t block = n_turns * ROW_GROUPS;
-        sum_x_of_row(x_form, n_gates, 1, row, operands.x, block, &sums);
-        sum_h_of_row(h_form, FEW_SUMS, n_gates, 1, row, operands.h, block, &sums);
+        block = n_turns * ROW_GROUPS;
+        sum_x_of_row(x_form, n_gates, 1, row, x, block, &sums);
+        sum_h_of_row(h_form, FEW_SUMS, n_gates, 1, row, h, block, &sums);
         finish_row(n_gates, 1, 0, row, block, &sums);
     }
 }
 
 LANES_INLINE void step_in_one_turn(int x_form, enum form h_form, int n_gates, int is_near,
                                    const struct one_row *row) {
-    const struct row_operands operands = prepare_both(x_form, h_form, row);
+    const uint8_t *x = prepare_x(x_form, row);
+    const uint8_t *h = prepare_h(h_form, row);
     struct row_sums sums;
-    sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, operands.x, 0, &sums);
-    sum_h_of_row(h_form, SOME_SUMS, n_gates, ROW_GROUPS, row, operands.h, 0, &sums);
+    sum_x_of_row(x_form, n_gates, ROW_GROUPS, row, x, 0, &sums);
+    sum_h_of_row(h_form, SOME_SUMS, n_gates, ROW_GROUPS, row, h, 0, &sums);
     finish_row(n_gates, ROW_GROUPS, is_near, row, 0, &sums);
 }
 

@@ -98,18 +98,44 @@ LANES_INLINE void sum_row(const struct row_part *s, const uint8_t *const *operan
     }
 }
 
-LANES_INLINE void add_row_int8(const struct row_part *s, const uint8_t *operand, F *result) {
-    const float *scale = s->p->scale + (s->first + (size_t)s->vector) * LANES;
+/* Floats of the sums: without scales, so that what they are added to may come later. */
+LANES_INLINE void products_of_part(const struct row_part *s, const uint8_t *operand, F *products) {
     const uint8_t *operands[] = {operand, operand + low_offset(s->p)};
     I sums[2 * DENSE_GROUP];
     sum_row(s, operands, sums);
     LANES_UNROLL
     for (int v = 0; v < s->n_vectors; v++) {
-        F sum = f_of_int(sums[v]);
+        products[v] = f_of_int(sums[v]);
         if (s->n_rows == 2) {
-            sum = f_fma(f_of_int(sums[s->n_vectors + v]), f_set(1.0f / HILO_STEPS), sum);
+            const F low = f_of_int(sums[s->n_vectors + v]);
+            products[v] = f_fma(low, f_set(1.0f / HILO_STEPS), products[v]);
         }
-        result[v] = f_fma(sum, f_load(scale + v * LANES), result[v]);
+    }
+}
+
+/* The same of whole groups, as many vectors at once as fit. */
+LANES_INLINE void products_of_row(enum form form, int most_sums, const struct product *p,
+                                  size_t first, int n_group, int n_groups, const uint8_t *operand,
+                                  F *products) {
+    const int n_rows = form == FORM_INT8_HILO ? 2 : 1;
+    const int most = form == FORM_INT8_HILO ? ROW_HILO : ROW_INT8;
+    const int n_all = n_group * n_groups;
+    LANES_UNROLL
+    for (int v = 0; v < n_all; v += most) {
+        const int n = n_all - v < most ? n_all - v : most;
+        const int n_parts = n * n_rows > most_sums ? 1 : PARTS_INT8;
+        const struct row_part part = {p, first, n_group, v, n, n_rows, n_parts};
+        products_of_part(&part, operand, products + v);
+    }
+}
+
+/* result[vector] += product * scale, from the vector `first` on. */
+LANES_INLINE void add_scaled(const struct product *p, size_t first, int n, const F *products,
+                             F *result) {
+    const float *scale = p->scale + first * LANES;
+    LANES_UNROLL
+    for (int v = 0; v < n; v++) {
+        result[v] = f_fma(products[v], f_load(scale + v * LANES), result[v]);
     }
 }
 
@@ -229,25 +255,19 @@ static void add_narrow_row(const struct product *p, const uint8_t *operands, con
                        : add_narrow_row_16)(p, operands, add, out);
 }
 
-/* result[vector] += product of one row with whole groups, as many vectors at once as fit. */
+/* result[vector] += product of one row with whole groups. */
 LANES_INLINE void add_row(enum form form, int most_sums, const struct product *p, size_t first,
                           int n_group, int n_groups, const uint8_t *const *operands, F *result) {
-    const int n_rows = form == FORM_INT8_HILO ? 2 : 1;
-    const int most = form == FORM_INT8_HILO ? ROW_HILO : ROW_INT8;
     const int n_all = n_group * n_groups;
     if (form == FORM_FP32 || form == FORM_FP16) {
         LANES_UNROLL
         for (int v = 0; v < n_all; v += n_group) {
             add_row_float(form, p, first + (size_t)v, n_group, operands, result + v);
         }
-        return;
-    }
-    LANES_UNROLL
-    for (int v = 0; v < n_all; v += most) {
-        const int n = n_all - v < most ? n_all - v : most;
-        const int n_parts = n * n_rows > most_sums ? 1 : PARTS_INT8;
-        const struct row_part part = {p, first, n_group, v, n, n_rows, n_parts};
-        add_row_int8(&part, operands[0], result + v);
+    } else {
+        F products[2 * DENSE_GROUP];
+        products_of_row(form, most_sums, p, first, n_group, n_groups, operands[0], products);
+        add_scaled(p, first, n_all, products, result);
     }
 }
 
