@@ -123,6 +123,17 @@ def test_full_disk_is_warned_of_and_predicting_goes_on(live, board, bundle_path)
     assert f"{n_events} events not written" in errors
 
 
+def test_summary_is_the_last_line_where_events_were_not_written_too(live, board, bundle_path):
+    with board:
+        running = live("run", bundle_path, "--port", board.port, "-o", "/dev/full", "--json")
+        running.read_stderr_until("cannot write to /dev/full")
+        errors = running.end(signal.SIGTERM)
+    *_, sentence, summary = errors.splitlines()
+    n_dropped = json.loads(summary)["dropped_events"]
+    assert n_dropped > 0
+    assert sentence.startswith(f"edge-gru: {n_dropped} events could not be written to /dev/full;")
+
+
 def test_file_of_a_killed_run_is_continued_in_whole_lines(live, board, bundle_path, tmp_path):
     output = tmp_path / "out.jsonl"
     arguments = ("run", bundle_path, "--port", board.port, "-o", output, "--flush", "0")
