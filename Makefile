@@ -6,8 +6,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test lint examples accuracy importers qemu-board fuzz-firmware link-throughput \
   link-soak boot-arm64 flash-boot deb-test container-test wheels-test tensorrt-parse tensorrt-signatures test-gpu \
   mutants test-pythons sbom clean
-.PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize native-valgrind
-.PHONY: bench-native bench
+.PHONY: native native-vectors native-aarch64 native-arm64 native-sanitize bench-native bench
 .SECONDARY:  # keep the environments
 
 demo: .venv-demo/ready
@@ -193,19 +192,8 @@ native-sanitize: native
 	    -o build/sanitized/edge_gru/native/_native$$($(EXTENSION_SUFFIX))
 	cd build/sanitized && PYTHONPATH=. PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
-	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py -q -p no:cacheprovider
-
-# What a step takes from the heap, from Python: counted by valgrind (which knows no AVX-512), of 1,000
-# and of 11,000 steps of each recipe. Python's own count varies by some hundreds from run to run.
-VALGRIND := EDGE_GRU_NATIVE_KERNEL=avx2 PYTHONMALLOC=malloc PYTHONPATH=. \
-  valgrind --undef-value-errors=no .venv/bin/python tests/edge_gru/native/repeated_steps.py
-native-valgrind: native
-	mkdir -p build
-	for n in 1000 11000; do $(VALGRIND) $$n 2>build/valgrind-$$n.txt || exit 1; \
-	    sed -n 's/,//g; s/.*total heap usage: \([0-9]*\) allocs.*/\1/p' build/valgrind-$$n.txt; \
-	    done >build/allocations.txt
-	awk '{n[NR] = $$1} END {printf "%d more allocations in 50000 more steps\n", n[2] - n[1]; exit n[2] - n[1] > 1000}' \
-	    build/allocations.txt
+	    ../../.venv/bin/python -m pytest tests/edge_gru/engines/test_native.py \
+	    tests/edge_gru/engines/test_native_misuse.py -q -p no:cacheprovider
 
 # RTNeural has no Python: RTNEURAL=FOLDER names a clone of it, and Eigen is Debian's libeigen3-dev.
 RTNEURAL ?=
@@ -231,8 +219,9 @@ bench: .venv-bench/ready $(if $(RTNEURAL),build/rtneural.so)
 	touch $@
 
 # Times beside the roof of this core.
-bench-native: native build/roof build/steps.so
+bench-native: native build/roof build/steps.so $(if $(RTNEURAL),build/rtneural.so)
 	.venv/bin/python -m quantization.benchmark.native build/roof build/steps.so
+	$(if $(RTNEURAL),.venv/bin/python -m quantization.benchmark.against_rtneural build/steps.so)
 
 build/steps.so: quantization/benchmark/steps.c $(NATIVE_C) $(wildcard $(NATIVE)/*.h)
 	mkdir -p build

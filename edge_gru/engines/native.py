@@ -94,6 +94,7 @@ def _find_kernel(kernel: str | None) -> str:
     wanted = kernel or os.environ.get(KERNEL_VARIABLE) or KERNELS[0]
     if wanted not in KERNELS:
         raise EngineUnavailableError(
-            f"expected a kernel of {', '.join(KERNELS)} on this processor, got {wanted!r}"
+            f"expected a kernel of {', '.join(KERNELS)} on this processor, got {wanted!r}; "
+            f"name one of them, or unset {KERNEL_VARIABLE}"
         )
     return wanted

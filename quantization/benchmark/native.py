@@ -172,15 +172,23 @@ def _runs_of_one(
         for kernel in KERNELS[:-1] or KERNELS:  # the portable one is there to be compared with
             engine = NativeEngine(model.source, n_streams=1, precision=None, kernel=kernel)
             samples = np.random.default_rng(1).normal(size=(_MOST_STEPS, engine.n_in))
-            runs[f"{recipe} {kernel} in C"] = _steps_in_c(steps, kernel, size, recipe)
+            runs[f"{recipe} {kernel} in C"] = steps_in_c(steps, kernel, size, recipe)
             runs[f"{recipe} {kernel} sequence"] = _sequence(engine, samples.astype(np.float32))
             runs[f"{recipe} {kernel} from Python"] = _single(engine)
     return runs
 
 
-def _steps_in_c(
+def open_steps(path: str) -> ctypes.CDLL:
+    """Load what the Makefile builds of ``steps.c``."""
+    steps = ctypes.CDLL(path)
+    steps.open_stream.restype = ctypes.c_void_p
+    return steps
+
+
+def steps_in_c(
     steps: ctypes.CDLL, kernel: str, size: tuple[int, int, int], recipe: str
 ) -> Callable[[int], object]:
+    """Open a stream without Python; call what this returns with a number of steps."""
     forms = [_FORM_NUMBERS[form.operand] for form in FORMS[recipe]]
     stream = ctypes.c_void_p(
         steps.open_stream(kernel.encode(), *map(ctypes.c_size_t, size), *forms)
@@ -238,8 +246,7 @@ def main(arguments: list[str]) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     done = subprocess.run([arguments[0]], capture_output=True, text=True, check=True)  # noqa: S603 - our own tool
     roof = json.loads(done.stdout)
-    steps = ctypes.CDLL(arguments[1])
-    steps.open_stream.restype = ctypes.c_void_p
+    steps = open_steps(arguments[1])
     n_rounds = int(arguments[2]) if len(arguments) > 2 else _N_ROUNDS
     cpu = next(
         (s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")),

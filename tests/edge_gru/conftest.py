@@ -131,3 +131,27 @@ def slow_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
 def pausing_link() -> type[doubles.PausingLink]:
     """A link for the loop that delivers a script of items and conditions."""
     return doubles.PausingLink
+
+
+@pytest.fixture(scope="module")
+def small() -> Bundle:
+    """A bundle of few bytes: what its parts hold does not matter here."""
+    manifest = Manifest(
+        name="small",
+        producer={"edge-gru": "test"},
+        schema=Schema.of(["a"]),
+        outputs=("y0",),
+        labels=(),
+        normalisation=None,
+        states=(StateInfo("state_00_h", 1, 1.0),),
+        recipe=Recipe("fp32"),
+        n_warmup=3,
+        precisions={"fp32": PrecisionInfo({"step": "a.bin"}, 1e-6, 100.0)},
+        default_precision="fp32",
+        program=Program((), "state_00_h", 17),
+        input_range=InputRange((-1.0,), (1.0,)),
+        alerts=(),
+        calibration_sha256="",
+        parts={},
+    )
+    return Bundle.pack(manifest, {"a.bin": b"first part", "b.bin": bytes(range(40))})

@@ -319,8 +319,8 @@ static void run_instruction(const struct network *net, const struct instruction 
     case RUN_DENSE:
         rows_of(net, run->inputs[0], n_rows, streams, first);
         rows_of(net, run->output, n_rows, streams, second);
-        net->runs->dense(&run->dense, &net->room, n_rows, (const float *const *)first,
-                           run->bias, second);
+        net->runs->dense(&run->dense, &net->room, n_rows, (const float *const *)first, run->bias,
+                         second);
         break;
     case RUN_CELL:
         run_cell(net, run, n_rows, streams);

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,15 @@ with load(sys.argv[1]).open("native") as engine:
 """
 
 
+@pytest.mark.parametrize("recipe", ["rec", "rec-hilo", "int8-hilo", "int8", "w4"])
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here to build the counter with")
-def test_step_into_a_buffer_allocates_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_step_into_a_buffer_allocates_nothing(
+    make_bundle: Callable[..., Bundle], recipe: str, tmp_path: Path
+) -> None:
     source, library = tmp_path / "counter.c", tmp_path / "counter.so"
     source.write_text(COUNTER)
     subprocess.run(["gcc", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
-    path = bundle.save(tmp_path / "model.egb")
+    path = make_bundle("GRU", recipe=recipe).save(tmp_path / "model.egb")
     env = {
         "LD_PRELOAD": str(library),
         "PYTHONMALLOC": "malloc",
